@@ -1,0 +1,1 @@
+"""Compress and speed up Vision Transformers with recipes, and report true figures."""
