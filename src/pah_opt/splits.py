@@ -44,6 +44,9 @@ class Split(Protocol):
     def subset(self, indices: Sequence[int]) -> Split:
         """Return the images at ``indices``, in that order."""
 
+    def resized(self, height: int, width: int) -> Split:
+        """Return the same images preprocessed to another input size, for a model whose input size was changed."""
+
 
 class Data(NamedTuple):
     """Everything a recipe may look at, already preprocessed for the model; the test images are never trained on.
