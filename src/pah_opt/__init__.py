@@ -1,1 +1,59 @@
-"""Compress and speed up Vision Transformers with recipes, and report true figures."""
+"""Compress and speed up Vision Transformers with recipes, and report true figures.
+
+>>> import pah_opt
+>>> recipe = pah_opt.Recipe(steps=[pah_opt.Step.of("magnitude-pruning", sparsity=0.5)])
+>>> artifact = pah_opt.apply(model, recipe)  # doctest: +SKIP
+
+Everything here is loaded when it is first used: ``import pah_opt`` imports neither torch nor pydantic.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pah_opt.api import apply, plan
+    from pah_opt.artifact import Artifact, load
+    from pah_opt.hookspecs import hookimpl
+    from pah_opt.optimizer import Context, Effect, Needs, Optimizer, OptimizerConfig, Tags
+    from pah_opt.recipe import Gate, Recipe, Step
+    from pah_opt.splits import Batch, Data, Split
+    from pah_opt.version import __version__
+
+_HOMES = {
+    "Artifact": "pah_opt.artifact",
+    "Batch": "pah_opt.splits",
+    "Context": "pah_opt.optimizer",
+    "Data": "pah_opt.splits",
+    "Effect": "pah_opt.optimizer",
+    "Gate": "pah_opt.recipe",
+    "Needs": "pah_opt.optimizer",
+    "Optimizer": "pah_opt.optimizer",
+    "OptimizerConfig": "pah_opt.optimizer",
+    "Recipe": "pah_opt.recipe",
+    "Split": "pah_opt.splits",
+    "Step": "pah_opt.recipe",
+    "Tags": "pah_opt.optimizer",
+    "__version__": "pah_opt.version",
+    "apply": "pah_opt.api",
+    "hookimpl": "pah_opt.hookspecs",
+    "load": "pah_opt.artifact",
+    "plan": "pah_opt.api",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pah_opt' has no attribute {name!r}; public names: {', '.join(_HOMES)}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(_HOMES)

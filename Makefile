@@ -1,0 +1,40 @@
+# Everything runs in .venv, which these commands make themselves: a fresh clone needs Python >= 3.10 with pip, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test check lint types imports docs benchmarks clean
+
+help:            ## show this list
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+.venv/demo.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+.venv/dev.stamp: .venv/demo.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: .venv/demo.stamp          ## train a small ViT on real images, run recipes on it, compare: no download, no GPU
+	$(BIN)/pah-opt demo --out out/demo
+
+test: .venv/dev.stamp           ## run the tests
+	$(RUN) pytest -n 2 --dist worksteal
+
+lint: .venv/dev.stamp           ## formatting and lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev.stamp          ## mypy --strict
+	$(BIN)/mypy
+
+imports: .venv/dev.stamp        ## the directions of imports
+	$(BIN)/lint-imports
+
+check: lint types imports test  ## everything that CI runs
+
+clean:           ## remove what these commands made
+	rm -rf .venv out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
