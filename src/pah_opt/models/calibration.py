@@ -1,0 +1,292 @@
+"""Observe a model on calibration images: streaming covariances of layer inputs, and blocks run one at a time.
+
+Methods that repair or choose weights from data (SparseGPT, least-squares compensation, static quantization) need the
+second moments of what goes into a linear layer. :func:`collect_inputs_covariance` gets them in one pass over the
+model; :class:`BlockRunner` gets them block by block, so that a later block is observed on what the already changed
+earlier ones produce, at the cost of one forward pass in all.
+
+Nothing here changes a model, and no hook outlives a call.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pah_opt.errors import DataError, UnsupportedModelError
+from pah_opt.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from pah_opt.layout import Layout
+    from pah_opt.splits import Split
+
+
+class Covariance:
+    """Streaming mean and second moments of vectors.
+
+    Sums are taken about the first batch's mean and kept in float64 (float32 where the device has no float64), so that
+    activations with a large mean lose no digits.
+
+    Args:
+        width: length of a vector.
+        device: where the sums are kept.
+    """
+
+    def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
+        device = torch.device(device)
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.count = 0
+        self._shift: Tensor | None = None
+        self._total = torch.zeros(width, dtype=dtype, device=device)
+        self._moment = torch.zeros(width, width, dtype=dtype, device=device)
+
+    @property
+    def width(self) -> int:
+        """Length of a vector."""
+        return self._total.numel()
+
+    def update(self, vectors: Tensor) -> None:
+        """Add vectors, ``(..., width)`` of any floating-point type."""
+        rows = vectors.detach().reshape(-1, self.width).float()
+        if self._shift is None:
+            self._shift = rows.mean(dim=0)
+        rows = rows - self._shift
+        self.count += rows.shape[0]
+        self._total += rows.sum(dim=0).to(self._total.dtype)
+        self._moment += (rows.T @ rows).to(self._moment.dtype)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean, ``(width,)``."""
+        return self._relative_mean + self._origin
+
+    @property
+    def matrix(self) -> Tensor:
+        """Covariance about the mean (divided by ``count``), ``(width, width)``."""
+        mean = self._relative_mean
+        return self._moment / max(self.count, 1) - torch.outer(mean, mean)
+
+    @property
+    def second_moment(self) -> Tensor:
+        """Second moment about zero, ``mean(x xᵀ)``, ``(width, width)``; SparseGPT's Hessian is twice this."""
+        return self.matrix + torch.outer(self.mean, self.mean)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every sum is a finite number."""
+        return bool(torch.isfinite(self._moment).all())
+
+    @property
+    def _relative_mean(self) -> Tensor:
+        return self._total / max(self.count, 1)
+
+    @property
+    def _origin(self) -> Tensor:
+        return torch.zeros_like(self._total) if self._shift is None else self._shift.to(self._total.dtype)
+
+
+def evenly_spaced(split: Split, count: int) -> Split:
+    """Return at most ``count`` images of a split, spread evenly over its order."""
+    total = len(split)
+    return split if total <= count else split.subset([position * total // count for position in range(count)])
+
+
+def calibration_batches(split: Split | None, layout: Layout, batch_size: int, like: Tensor) -> Iterator[Tensor]:
+    """Yield checked pixels, ``(batch, channels, height, width)``, on the device and in the type of ``like``.
+
+    Args:
+        split: images; labels are not looked at.
+        layout: says what the model takes.
+        batch_size: images per batch.
+        like: a parameter of the model.
+
+    Raises:
+        DataError: there are no images, or they are of another shape, or hold NaN or infinity.
+    """
+    if split is None or len(split) == 0:
+        raise DataError("there are no calibration images; pass data with at least one training image")
+    for batch in split.batches(batch_size):
+        yield checked_pixels(batch.pixel_values, layout, split.name).to(like.device, like.dtype)
+
+
+def checked_pixels(pixels: Tensor, layout: Layout, name: str) -> Tensor:
+    """Return ``pixels``, which fit a model and are finite.
+
+    Raises:
+        DataError: they do not fit or are not finite; the message names ``name``.
+    """
+    wanted = (layout.in_channels, *layout.image_size)
+    if pixels.ndim != 4 or tuple(pixels.shape[1:]) != wanted:
+        raise DataError(
+            f"images of {name} have shape {tuple(pixels.shape)}, the model takes"
+            f" (batch, {', '.join(map(str, wanted))}); preprocess them with the model's own processor"
+        )
+    if not torch.isfinite(pixels).all():
+        raise DataError(f"images of {name} hold NaN or infinity; check the files and the preprocessing")
+    return pixels
+
+
+@contextmanager
+def watching_inputs(modules: Mapping[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call ``see(path, input)`` whenever one of ``modules`` runs, until the ``with`` block ends."""
+
+    def hook_for(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _module, args: see(path, args[0])
+
+    handles = [module.register_forward_pre_hook(hook_for(path)) for path, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _CovarianceCollector:
+    """Gathers one Covariance per watched path."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Covariance] = {}
+
+    def see(self, path: str, inputs: Tensor) -> None:
+        if path not in self.found:
+            self.found[path] = Covariance(inputs.shape[-1], inputs.device)
+        self.found[path].update(inputs)
+
+    def result(self, paths: Iterable[str]) -> dict[str, Covariance]:
+        for path in paths:
+            if path not in self.found:
+                raise UnsupportedModelError(f"{path} did not run in the forward pass, so its inputs cannot be observed")
+            if not self.found[path].is_finite:
+                raise DataError(f"inputs of {path} are not finite on the calibration images; check the model's weights")
+        return {path: self.found[path] for path in paths}
+
+
+@torch.no_grad()
+def collect_inputs_covariance(
+    model: nn.Module,
+    layout: Layout,
+    paths: Sequence[str],
+    split: Split | None,
+    *,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> dict[str, Covariance]:
+    """Observe what goes into layers, in one pass over the whole model.
+
+    Memory is ``8 * width**2`` bytes per path; :class:`BlockRunner` needs it for one block at a time.
+
+    Args:
+        model: in ``eval`` mode, with values.
+        layout: of ``model``.
+        paths: modules to observe, such as ``layout.mlp_layers``; each must run as a module in the forward pass.
+        split: calibration images.
+        batch_size: images per forward pass.
+        progress: shows progress.
+
+    Returns:
+        A Covariance for each path.
+
+    Raises:
+        DataError: the images cannot be used, or activations are not finite.
+        UnsupportedModelError: a path did not run.
+    """
+    collector = _CovarianceCollector()
+    like = next(model.parameters())
+    batches = calibration_batches(split, layout, batch_size, like)
+    total = math.ceil(len(split) / batch_size) if split is not None else 0
+    with watching_inputs({path: model.get_submodule(path) for path in paths}, collector.see):
+        for pixels in (progress or Progress()).track(batches, "calibrating", total=total):
+            model(pixels)
+    return collector.result(paths)
+
+
+class _StopForwardError(Exception):
+    """Ends a forward pass at the first block; never leaves this module."""
+
+
+class BlockRunner:
+    """Runs transformer blocks one at a time on cached inputs.
+
+    The embeddings run once, on construction; :meth:`advance` replaces the cache by a block's outputs. A caller
+    changes a block between observing it and advancing, and the next block sees the consequence::
+
+        runner = BlockRunner(model, layout, split)
+        for index, block in enumerate(layout.blocks):
+            seen = runner.covariances(index, [block.mlp.fc2])
+            ...  # change the block
+            runner.advance(index)
+
+    Args:
+        model: in ``eval`` mode, with values.
+        layout: of ``model``; block paths must stay valid while the runner is used.
+        split: calibration images.
+        batch_size: images per forward pass.
+
+    Raises:
+        DataError: the images cannot be used; nothing has been changed by then.
+    """
+
+    def __init__(self, model: nn.Module, layout: Layout, split: Split | None, *, batch_size: int = 32) -> None:
+        self.model = model
+        self.layout = layout
+        self.hidden: list[Tensor] = []
+        """Inputs of the next block, one ``(batch, tokens, hidden_size)`` tensor per batch of images."""
+        self._extras: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self._fill(split, batch_size)
+
+    @torch.no_grad()
+    def _fill(self, split: Split | None, batch_size: int) -> None:
+        first = self.model.get_submodule(self.layout.blocks[0].path)
+        handle = first.register_forward_pre_hook(self._keep, with_kwargs=True)
+        try:
+            for pixels in calibration_batches(split, self.layout, batch_size, next(self.model.parameters())):
+                self._run_to_first_block(pixels)
+        finally:
+            handle.remove()
+
+    def _run_to_first_block(self, pixels: Tensor) -> None:
+        try:
+            self.model(pixels)
+        except _StopForwardError:
+            return
+        raise UnsupportedModelError(f"{self.layout.blocks[0].path} did not run in the forward pass")
+
+    def _keep(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Some implementations pass the tokens by keyword; every block of a ViT gets the same other arguments.
+        kwargs = dict(kwargs)
+        tokens = args[0] if args else kwargs.pop("hidden_states")
+        self.hidden.append(tokens.detach())
+        self._extras.append((args[1:], kwargs))
+        raise _StopForwardError
+
+    @torch.no_grad()
+    def outputs(self, index: int) -> Iterator[Tensor]:
+        """Yield block ``index``'s outputs for each cached batch, leaving the cache as it is."""
+        block = self.model.get_submodule(self.layout.blocks[index].path)
+        for hidden, (args, kwargs) in zip(self.hidden, self._extras, strict=True):
+            output = block(hidden, *args, **kwargs)
+            yield output[0] if isinstance(output, tuple) else output
+
+    def covariances(self, index: int, paths: Sequence[str]) -> dict[str, Covariance]:
+        """Observe what goes into modules inside block ``index``, leaving the cache as it is.
+
+        Raises:
+            DataError: activations are not finite.
+            UnsupportedModelError: a path did not run as a module.
+        """
+        collector = _CovarianceCollector()
+        with watching_inputs({path: self.model.get_submodule(path) for path in paths}, collector.see):
+            for _ in self.outputs(index):
+                pass
+        return collector.result(paths)
+
+    def advance(self, index: int) -> None:
+        """Replace the cached inputs by block ``index``'s outputs."""
+        for position, output in enumerate(self.outputs(index)):
+            self.hidden[position] = output
