@@ -13,10 +13,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pah_opt.api import apply, plan
     from pah_opt.artifact import Artifact, load
     from pah_opt.hookspecs import hookimpl
     from pah_opt.optimizer import Context, Effect, Needs, Optimizer, OptimizerConfig, Tags
+    from pah_opt.pipeline import Plan, apply, plan
     from pah_opt.recipe import Gate, Recipe, Step
     from pah_opt.splits import Batch, Data, Split
     from pah_opt.version import __version__
@@ -31,15 +31,16 @@ _HOMES = {
     "Needs": "pah_opt.optimizer",
     "Optimizer": "pah_opt.optimizer",
     "OptimizerConfig": "pah_opt.optimizer",
+    "Plan": "pah_opt.pipeline",
     "Recipe": "pah_opt.recipe",
     "Split": "pah_opt.splits",
     "Step": "pah_opt.recipe",
     "Tags": "pah_opt.optimizer",
     "__version__": "pah_opt.version",
-    "apply": "pah_opt.api",
+    "apply": "pah_opt.pipeline",
     "hookimpl": "pah_opt.hookspecs",
     "load": "pah_opt.artifact",
-    "plan": "pah_opt.api",
+    "plan": "pah_opt.pipeline",
 }
 
 __all__ = list(_HOMES)

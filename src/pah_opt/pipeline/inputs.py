@@ -1,0 +1,73 @@
+"""The images a recipe may look at, cut into parts that never overlap: calibration, training, held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pah_opt.data import as_data, calibration_split, check_fit, validation_split
+
+if TYPE_CHECKING:
+    from pah_opt.pipeline.subject import Subject
+    from pah_opt.splits import Split
+
+HELD_OUT_IMAGES = 128
+"""Images for the collapse check: enough to tell a working classifier from chance, few enough to be quick."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Training images cut into parts; the test images are used for nothing but the collapse check, and only when
+    there are no training images.
+
+    Args:
+        training: for training steps; None when there are no training images.
+        calibration: a class-balanced part of ``training``.
+        held_out: labelled images that no step sees.
+        class_names: names of the classes; empty without data.
+    """
+
+    training: Split | None
+    calibration: Split | None
+    held_out: Split | None
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, data: Any, *, calibration_images: int, seed: int) -> Inputs:
+        """Cut user data into parts.
+
+        Raises:
+            DataError: the data cannot be used.
+        """
+        if data is None:
+            return cls(None, None, None, ())
+        parts = as_data(data)
+        if parts.train is None:
+            return cls(None, None, _spread(parts.test, HELD_OUT_IMAGES), parts.test.class_names)
+        share = min(0.2, HELD_OUT_IMAGES / len(parts.train))
+        training, held_out = validation_split(parts.train, share, seed)
+        calibration = calibration_split(training, min(calibration_images, len(training)), seed)
+        return cls(training, calibration, held_out, parts.test.class_names)
+
+    def check(self, subject: Subject) -> None:
+        """Check that images and labels fit the model's input and head.
+
+        Raises:
+            DataError: they do not; names both sides.
+        """
+        for split in (self.held_out, self.calibration):
+            if split is not None:
+                check_fit(split, subject.layout)
+
+    def calibration_at(self, size: tuple[int, int]) -> Split | None:
+        """Return the calibration images preprocessed for this input size."""
+        return None if self.calibration is None else self.calibration.resized(*size)
+
+    def training_at(self, size: tuple[int, int]) -> Split | None:
+        """Return the training images preprocessed for this input size."""
+        return None if self.training is None else self.training.resized(*size)
+
+
+def _spread(split: Split, count: int) -> Split:
+    """Take ``count`` images at even distances, so that a split sorted by class still gives every class."""
+    return split if len(split) <= count else split.subset([i * len(split) // count for i in range(count)])

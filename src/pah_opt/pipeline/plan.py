@@ -1,0 +1,161 @@
+"""The dry run: a whole recipe on a copy without values, so that every mistake is found before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pah_opt.environment import Environment
+from pah_opt.errors import PahOptError, Place, Problem, RecipeError
+from pah_opt.measure.model import ModelFigures
+from pah_opt.models import state_tags
+from pah_opt.optimizer import Context
+from pah_opt.pipeline.copies import meta_copy
+from pah_opt.pipeline.seeding import seeded, step_seed
+from pah_opt.pipeline.subject import Subject
+from pah_opt.recipe.sources import as_recipe
+from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, validate
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pah_opt.recipe import Recipe
+    from pah_opt.recipe.sources import RecipeSource
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step of a plan.
+
+    Args:
+        use: the Optimizer.
+        config: its parameters with every default filled in, as JSON data.
+        figures: what the model is predicted to be after it.
+        notes: what the step says about itself on a dry run.
+    """
+
+    use: str
+    config: dict[str, Any]
+    figures: ModelFigures
+    notes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe would do to a model, step by step; no weights were needed.
+
+    Args:
+        recipe: the recipe.
+        adapter: name of the ModelAdapter that knows the model.
+        before: the model as it is.
+        steps: the prediction after each step.
+    """
+
+    recipe: Recipe
+    adapter: str
+    before: ModelFigures
+    steps: tuple[PlannedStep, ...]
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the plan as JSON data."""
+        return {
+            "recipe": self.recipe.to_data(),
+            "adapter": self.adapter,
+            "before": asdict(self.before),
+            "steps": [
+                {"use": s.use, "with": s.config, "after": asdict(s.figures), "notes": dict(s.notes)} for s in self.steps
+            ],
+        }
+
+
+def plan(
+    model: nn.Module,
+    recipe: RecipeSource,
+    *,
+    calibration: bool = True,
+    training: bool = True,
+    environment: Environment | None = None,
+    registry: Registry | None = None,
+) -> Plan:
+    """Check a recipe against a model and predict what each step would leave, without touching the model.
+
+    The model may be on the ``meta`` device: no weights are needed.
+
+    Args:
+        model: the model, any device.
+        recipe: what would be run: a Recipe, or the path or text of one in YAML or JSON.
+        calibration: whether calibration images will be there.
+        training: whether training images will be there.
+        environment: the machine to plan for; this one by default.
+        registry: the strategies to choose from; every installed one by default.
+
+    Returns:
+        The predicted figures after each step. Sizes and MACs are exact for steps whose effect on shapes does not
+        depend on values; global pruning scopes are predicted with the same share in every block.
+
+    Raises:
+        RecipeError: with everything that is wrong, each with its place and its remedy.
+        UnsupportedModelError: no ModelAdapter knows the model.
+    """
+    registry = registry or default_registry()
+    environment = environment or Environment()
+    subject = Subject.of(model, registry, meta_copy)
+    checked = validate(
+        as_recipe(recipe), registry, environment=environment, calibration=calibration, training=training, initial_tags=state_tags(model)
+    )
+    return simulate(subject, checked, environment)
+
+
+def simulate(subject: Subject, checked: CheckedRecipe, environment: Environment) -> Plan:
+    """Run every step of a checked recipe on a model without values.
+
+    Raises:
+        RecipeError: with everything that the steps find wrong for this model.
+    """
+    before = subject.figures()
+    planned: list[PlannedStep] = []
+    problems: list[Problem] = []
+    for step in checked.steps:
+        context = Context(
+            subject.adapter, environment, seed=step_seed(checked.recipe.seed, step.index, step.optimizer.name),
+            align=step.align, planning=True,
+        )
+        found = _step_problems(subject, step, context)
+        if not found:
+            subject, found = _simulate_step(subject, step, context)
+        problems += found
+        if not found:
+            planned.append(PlannedStep(step.optimizer.name, _config_data(step), subject.figures(), context.achieved))
+    if problems:
+        raise RecipeError(problems, f"recipe {checked.recipe.name!r} does not fit this {type(subject.model).__name__}")
+    return Plan(checked.recipe, subject.adapter.name, before, tuple(planned))
+
+
+def _config_data(step: CheckedStep) -> dict[str, Any]:
+    data: dict[str, Any] = step.config.model_dump(mode="json")
+    return data
+
+
+def _place(step: CheckedStep) -> Place:
+    return Place(step=step.index, use=step.optimizer.name)
+
+
+def _step_problems(subject: Subject, step: CheckedStep, context: Context) -> list[Problem]:
+    try:
+        return [Problem(text, _place(step)) for text in step.optimizer.check(subject.model, step.config, context)]
+    except Exception as error:  # noqa: BLE001  # a plugin's check may raise anything; it is that step's problem
+        return [Problem(f"its check failed with {type(error).__name__}: {error}", _place(step))]
+
+
+def _simulate_step(subject: Subject, step: CheckedStep, context: Context) -> tuple[Subject, list[Problem]]:
+    try:
+        with seeded(context.seed):
+            after = subject.having(step.optimizer.apply(subject.model, step.config, context).eval())
+        after.figures()
+    except PahOptError as error:
+        return subject, [Problem(str(error), _place(step))]
+    except Exception as error:  # noqa: BLE001  # a plugin may raise anything; it is that step's problem
+        message = f"its dry run failed with {type(error).__name__}: {error}"
+        return subject, [Problem(message, _place(step), remedy="a step must also work on the meta device (context.planning)")]
+    return after, []

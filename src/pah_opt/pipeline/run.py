@@ -1,0 +1,154 @@
+"""Run a recipe: plan it whole, then one step at a time on a private copy, each step's effect verified."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pah_opt.artifact import Artifact, StepRecord
+from pah_opt.environment import Environment
+from pah_opt.errors import PahOptError, StepFailedError
+from pah_opt.models import state_tags
+from pah_opt.optimizer import Context
+from pah_opt.pipeline.collapse import CollapseCheck, OnCollapse
+from pah_opt.pipeline.copies import meta_copy, private_copy
+from pah_opt.pipeline.inputs import Inputs
+from pah_opt.pipeline.plan import simulate
+from pah_opt.pipeline.seeding import seeded, step_seed
+from pah_opt.pipeline.subject import Subject
+from pah_opt.pipeline.verify import Snapshot, Verifier, verify_attributes
+from pah_opt.progress import Progress, default_progress
+from pah_opt.recipe.sources import as_recipe
+from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, validate
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pah_opt.recipe.sources import RecipeSource
+
+
+def apply(
+    model: nn.Module,
+    recipe: RecipeSource,
+    data: Any = None,
+    *,
+    inplace: bool = False,
+    on_collapse: OnCollapse = "error",
+    calibration_images: int = 256,
+    registry: Registry | None = None,
+    environment: Environment | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Run ``recipe`` on a copy of ``model`` and return the result with how it was made.
+
+    Everything that can be checked is checked before the first step. After each step its promised effect, its
+    attributes and, where labelled images are at hand, its accuracy are verified.
+
+    Args:
+        model: any model a ModelAdapter knows; left untouched unless ``inplace``.
+        recipe: what to do: a Recipe, or the path or text of one in YAML or JSON.
+        data: images for calibration, training and the collapse check: a :class:`~pah_opt.splits.Data`, a Split, or
+            ``(pixel_values, labels)`` batches as :func:`pah_opt.data.as_data` takes them. Test images are never
+            calibrated or trained on.
+        inplace: work on ``model`` itself, which saves the copy; after an error it may be half changed.
+        on_collapse: what to do when the model is at chance after a step: ``error``, ``warn`` or ``ignore``.
+        calibration_images: how many training images calibrating steps observe.
+        registry: the strategies to choose from; every installed one by default.
+        environment: the machine; this one by default.
+        progress: shows progress; by default bars on a terminal, nothing elsewhere.
+
+    Returns:
+        The Artifact: the optimized model, and per step what was requested, achieved and measured.
+
+    Raises:
+        RecipeError: the recipe is wrong or does not fit; nothing was run.
+        UnsupportedModelError: no ModelAdapter knows the model, or it is in no state to be worked on.
+        DataError: the images cannot be used or do not fit the model.
+        StepFailedError: a step raised, had no effect, or brought the model to chance.
+    """
+    recipe = as_recipe(recipe)
+    registry = registry or default_registry()
+    environment = environment or Environment()
+    inputs = Inputs.of(data, calibration_images=calibration_images, seed=recipe.seed)
+    dry = Subject.of(model, registry, meta_copy)
+    inputs.check(dry)
+    checked = validate(
+        recipe, registry, environment=environment, calibration=inputs.calibration is not None,
+        training=inputs.training is not None, initial_tags=state_tags(model),
+    )
+    simulate(dry, checked, environment)
+    subject = Subject.of(model, registry, (lambda m: m) if inplace else private_copy)
+    collapse = CollapseCheck.for_model(subject, inputs.held_out, on_collapse)
+    reference = _reference(model, checked, shared=inplace)
+    return _Runner(checked, environment, inputs, collapse, reference, progress or default_progress()).run(subject)
+
+
+def _reference(model: nn.Module, checked: CheckedRecipe, *, shared: bool) -> nn.Module | None:
+    """Return the dense model for training steps to learn from: the caller's own when that is safe, else a copy."""
+    if not any(step.needs.training for step in checked.steps):
+        return None
+    return private_copy(model).eval() if shared or model.training else model
+
+
+@dataclass(frozen=True)
+class _Runner:
+    checked: CheckedRecipe
+    environment: Environment
+    inputs: Inputs
+    collapse: CollapseCheck
+    reference: nn.Module | None
+    progress: Progress
+
+    def run(self, subject: Subject) -> Artifact:
+        records: list[StepRecord] = []
+        tags = self.checked.initial_tags
+        for step in self.progress.track(self.checked.steps, self.checked.recipe.name, total=len(self.checked.steps)):
+            subject, record = self._step(subject, step)
+            records.append(record)
+            tags = (tags - step.tags.removes) | step.tags.provides
+        return Artifact(
+            model=subject.model, recipe=self.checked.recipe, steps=tuple(records), adapter=subject.adapter.name,
+            tags=tags, class_names=self.inputs.class_names,
+        )
+
+    def _step(self, subject: Subject, step: CheckedStep) -> tuple[Subject, StepRecord]:
+        seed = step_seed(self.checked.recipe.seed, step.index, step.optimizer.name)
+        context = self._context(subject, step, seed)
+        example = subject.example(seed)
+        before = self._snapshot(subject, example)
+        started = time.perf_counter()
+        with seeded(seed):
+            subject = subject.having(self._apply(subject.model, step, context).eval())
+        seconds = time.perf_counter() - started
+        verify_attributes(step.index, step.optimizer.name, subject.adapter, subject.model)
+        resized = subject.example(seed) if subject.input_shape != tuple(example.shape[1:]) else example
+        after = self._snapshot(subject, resized)
+        Verifier(step.index, step.optimizer.name, step.optimizer.expects(step.config), context.achieved).verify(before, after)
+        accuracy = self.collapse.after_step(step.index, step.optimizer.name, subject)
+        return subject, StepRecord(
+            use=step.optimizer.name, config=step.config.model_dump(mode="json"), achieved=dict(context.achieved),
+            before=asdict(before.figures), after={**asdict(after.figures), **accuracy}, seconds=seconds,
+            state=step.optimizer.state(subject.model, step.config),
+        )
+
+    def _apply(self, model: nn.Module, step: CheckedStep, context: Context) -> nn.Module:
+        try:
+            return step.optimizer.apply(model, step.config, context)
+        except PahOptError:
+            raise
+        except Exception as error:
+            raise StepFailedError(step.index, step.optimizer.name, f"{type(error).__name__}: {error}") from error
+
+    def _context(self, subject: Subject, step: CheckedStep, seed: int) -> Context:
+        size = subject.layout.image_size
+        needs = step.needs
+        return Context(
+            subject.adapter, self.environment, seed=seed, align=step.align,
+            calibration=self.inputs.calibration_at(size) if needs.calibration or needs.labels else None,
+            training=self.inputs.training_at(size) if needs.training else None,
+            reference=self.reference, progress=self.progress,
+        )
+
+    def _snapshot(self, subject: Subject, example: Tensor) -> Snapshot:
+        return Snapshot.of(subject.model, subject.adapter, subject.figures(), example)

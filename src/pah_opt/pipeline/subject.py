@@ -1,0 +1,72 @@
+"""What a recipe is run on: the model, the adapter that knows it, and the images that steps may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pah_opt.errors import UnsupportedModelError
+from pah_opt.measure.model import ModelFigures, model_figures
+from pah_opt.models import find_adapter, model_problems
+
+if TYPE_CHECKING:
+    from pah_opt.layout import Layout, ModelAdapter
+    from pah_opt.registry import Registry
+
+EXAMPLE_BATCH = 2
+"""Images in the fixed input on which logits are compared before and after a step."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model as the pipeline sees it.
+
+    Args:
+        model: in ``eval`` mode.
+        adapter: knows the model's family.
+    """
+
+    model: nn.Module
+    adapter: ModelAdapter
+
+    @classmethod
+    def of(cls, model: nn.Module, registry: Registry, copy: Callable[[nn.Module], nn.Module]) -> Subject:
+        """Find the adapter of ``model`` and prepare a copy of it.
+
+        Raises:
+            UnsupportedModelError: the family is unknown, or the model is in no state to be worked on.
+        """
+        problems = model_problems(model)
+        if problems:
+            raise UnsupportedModelError(f"{type(model).__name__} cannot be worked on: " + "; ".join(problems))
+        adapter = find_adapter(model, registry.adapters)
+        return cls(adapter.prepare(copy(model)).eval(), adapter)
+
+    def having(self, model: nn.Module) -> Subject:
+        """Return the same subject with another model."""
+        return Subject(model, self.adapter)
+
+    @property
+    def layout(self) -> Layout:
+        """The model's layout as its tensors now are."""
+        return self.adapter.layout(self.model)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the model's input."""
+        layout = self.layout
+        return (layout.in_channels, *layout.image_size)
+
+    def figures(self) -> ModelFigures:
+        """Count parameters, bytes and MACs for one image."""
+        return model_figures(self.model, adapter=self.adapter, example_shape=(1, *self.input_shape))
+
+    def example(self, seed: int) -> Tensor:
+        """Return a fixed random input for the model, ``(2, channels, height, width)``, on its device."""
+        generator = torch.Generator().manual_seed(seed)
+        values = torch.randn((EXAMPLE_BATCH, *self.input_shape), generator=generator)
+        return values.to(next(self.model.parameters()).device)
