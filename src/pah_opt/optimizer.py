@@ -79,6 +79,7 @@ class Needs:
     Args:
         calibration: images (labels unused) to observe activations on.
         labels: the calibration images' labels too (for gradients).
+        optional_calibration: calibration images when there are any; the step does without them otherwise.
         training: training images with labels.
         cuda: a CUDA device holding the model.
         capability: minimum CUDA compute capability, such as ``(8, 9)``; None for any.
@@ -87,6 +88,7 @@ class Needs:
 
     calibration: bool = False
     labels: bool = False
+    optional_calibration: bool = False
     training: bool = False
     cuda: bool = False
     capability: tuple[int, int] | None = None

@@ -143,9 +143,10 @@ class _Runner:
     def _context(self, subject: Subject, step: CheckedStep, seed: int) -> Context:
         size = subject.layout.image_size
         needs = step.needs
+        observes = needs.calibration or needs.labels or needs.optional_calibration
         return Context(
             subject.adapter, self.environment, seed=seed, align=step.align,
-            calibration=self.inputs.calibration_at(size) if needs.calibration or needs.labels else None,
+            calibration=self.inputs.calibration_at(size) if observes else None,
             training=self.inputs.training_at(size) if needs.training else None,
             reference=self.reference, progress=self.progress,
         )
