@@ -1,0 +1,118 @@
+"""The ``pah-opt`` group: finds commands by name, imports them when asked, renders errors."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from pah_opt.errors import (
+    ArtifactError,
+    DataError,
+    MissingBackendError,
+    PahOptError,
+    PluginError,
+    RecipeError,
+    UnsupportedHardwareError,
+    UnsupportedModelError,
+    nearest_name,
+)
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+_BAD_INPUT = (
+    ArtifactError,
+    DataError,
+    MissingBackendError,
+    PluginError,
+    RecipeError,
+    UnsupportedHardwareError,
+    UnsupportedModelError,
+)
+
+
+class _Failure(click.ClickException):
+    """An error rendered without a traceback, with its exit status."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message to standard error."""
+        click.echo(f"error: {self.message}", file=file, err=True)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are the public modules of this package."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, importing none."""
+        modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+        return sorted(module.name.replace("_", "-") for module in modules if not module.name.startswith("_"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        found: click.Command = importlib.import_module(f"pah_opt.cli.{cmd_name.replace('-', '_')}").command
+        found.name = cmd_name
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first argument names, or say which names there are."""
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            nearest = nearest_name(args[0], known)
+            hint = f"did you mean {nearest!r}?" if nearest else f"commands: {', '.join(known)}"
+            ctx.fail(f"there is no command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; render the library's own errors in words, unless ``--debug`` asks for the traceback."""
+        try:
+            return super().invoke(ctx)
+        except (PahOptError, OSError) as error:
+            if ctx.params["debug"]:
+                raise
+            raise _Failure(str(error), BAD_INPUT if isinstance(error, _BAD_INPUT) else FAILED) from error
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from pah_opt.version import __version__
+
+        click.echo(f"pah-opt {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit status: 0 done, 1 it failed, 2 the input cannot be used (nothing was run), 130 interrupted.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
+@click.option(
+    "--no-plugin",
+    "without",
+    multiple=True,
+    metavar="NAME",
+    help="Leave out a plugin, or all of a distribution's; repeatable.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, without: tuple[str, ...], debug: bool) -> None:
+    """Compress and speed up Vision Transformers with recipes, and report true figures."""
+    if without:
+        from pah_opt.registry import default_without
+
+        ctx.with_resource(default_without(without))

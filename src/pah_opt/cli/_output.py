@@ -1,0 +1,48 @@
+"""What commands print: JSON, or plain text that fits a terminal and a pipe."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(function: F) -> F:
+    """Add ``--json``, handed over as ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")(function)
+
+
+def print_json(data: Any) -> None:
+    """Print JSON data, indented, on standard output."""
+    import json
+
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under their headers; cells wrap so that the table fits the terminal, or 80 columns in a pipe."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for position, header in enumerate(headers):
+        table.add_column(header, overflow="fold", no_wrap=position == 0)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False, soft_wrap=False).print(table)
+
+
+def print_field(label: str, value: str) -> None:
+    """Print ``label: value``, wrapped with the value's lines under one another; nothing for an empty value."""
+    if value:
+        width = min(shutil.get_terminal_size((80, 24)).columns, 100)
+        head = f"{label}:".ljust(13) + " "
+        click.echo(
+            textwrap.fill(value, width, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False)
+        )
