@@ -1,1 +1,1 @@
-"""TODO."""
+"""Standard figures of a model: accuracy, latency, throughput, memory, energy, size and arithmetic."""
