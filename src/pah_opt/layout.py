@@ -129,6 +129,14 @@ class ModelAdapter(Protocol):
     def matches(self, model: nn.Module) -> bool:
         """Tell whether ``model`` is of this family, by its structure; must not raise."""
 
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return ``model`` in a form whose projections are linear layers; by default as it is.
+
+        Called once on the private copy, before any step. An implementation that keeps projections as raw parameters
+        (``torch.nn.MultiheadAttention``) swaps those modules for equivalent ones here; the logits stay the same.
+        """
+        return model
+
     @abstractmethod
     def layout(self, model: nn.Module) -> Layout:
         """Read the layout from the *tensors* of ``model`` (so it is right after pruning, whatever attributes say).
