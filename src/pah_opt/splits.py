@@ -28,12 +28,14 @@ class Split(Protocol):
     Args:
         name: where it comes from, such as ``uoft-cs/cifar10:train[:512]``.
         class_names: names of the classes; a label is an index into them.
-        fingerprint: changes when an image, a label, their order, or the preprocessing changes.
     """
 
     name: str
     class_names: tuple[str, ...]
-    fingerprint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when an image, a label, their order, or the preprocessing changes; may be computed on first use."""
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -1,1 +1,31 @@
-"""TODO."""
+"""Labelled images, preprocessed by the processor that belongs to the model, in parts that never overlap."""
+
+from __future__ import annotations
+
+from pah_opt.data.checks import check_fit, label_names, labels_of
+from pah_opt.data.coerce import as_data, as_split
+from pah_opt.data.datasets_source import load_data, split_names
+from pah_opt.data.digits import digits_data, digits_processor
+from pah_opt.data.preprocess import load_processor, processor_size, resized_processor
+from pah_opt.data.sampling import balanced_subset, calibration_split, validation_split
+from pah_opt.data.splits import ImageSplit, TensorSplit
+
+__all__ = [
+    "ImageSplit",
+    "TensorSplit",
+    "as_data",
+    "as_split",
+    "balanced_subset",
+    "calibration_split",
+    "check_fit",
+    "digits_data",
+    "digits_processor",
+    "label_names",
+    "labels_of",
+    "load_data",
+    "load_processor",
+    "processor_size",
+    "resized_processor",
+    "split_names",
+    "validation_split",
+]

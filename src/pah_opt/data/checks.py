@@ -1,0 +1,155 @@
+"""What images and labels must be, and whether they fit a model: the classic silent failures, refused by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pah_opt.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from pah_opt.layout import Layout
+    from pah_opt.splits import Split
+
+
+def checked_classes(class_names: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return class names as a tuple.
+
+    Raises:
+        DataError: there are fewer than two, or two are the same.
+    """
+    names = tuple(str(class_name) for class_name in class_names)
+    if len(names) < 2:
+        raise DataError(
+            f"{name} has {len(names)} class{'es' * (not names)} ({', '.join(names)}); a classifier needs two"
+        )
+    twice = sorted({class_name for class_name in names if names.count(class_name) > 1})
+    if twice:
+        raise DataError(f"{name} names the class {twice[0]!r} more than once; every class needs a name of its own")
+    return names
+
+
+def checked_pixels(pixel_values: Any, name: str) -> Tensor:
+    """Return preprocessed images as float32, ``(images, channels, height, width)``.
+
+    Raises:
+        DataError: another shape or type, no images, or values that are not finite.
+    """
+    if not isinstance(pixel_values, Tensor) or not pixel_values.is_floating_point():
+        kind = str(pixel_values.dtype) if isinstance(pixel_values, Tensor) else type(pixel_values).__name__
+        raise DataError(f"pixels of {name} are {kind}; give a floating-point tensor from the model's own processor")
+    if pixel_values.ndim != 4:
+        raise DataError(
+            f"pixels of {name} have shape {tuple(pixel_values.shape)}; (images, channels, height, width) is needed"
+        )
+    if not pixel_values.numel():
+        raise DataError(f"{name} is empty: its pixels have shape {tuple(pixel_values.shape)}")
+    finite = torch.isfinite(pixel_values).flatten(1).all(dim=1)
+    if not finite.all():
+        raise DataError(f"image {int((~finite).nonzero()[0])} of {name} holds NaN or infinity; check its preprocessing")
+    return pixel_values.detach().float()
+
+
+def checked_labels(labels: Any, count: int, class_names: Sequence[str], name: str) -> Tensor:
+    """Return labels as int64, ``(count,)``.
+
+    Raises:
+        DataError: their number is not ``count``, they are not integers, or one is not an index into ``class_names``.
+    """
+    found = torch.as_tensor(labels).detach().cpu()
+    if count == 0:
+        raise DataError(f"{name} is empty")
+    if found.shape != (count,):
+        raise DataError(
+            f"{name} has {count} images and labels of shape {tuple(found.shape)}; one label an image is needed"
+        )
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        raise DataError(f"labels of {name} are {found.dtype}; integers from 0 to {len(class_names) - 1} are needed")
+    outside = ((found < 0) | (found >= len(class_names))).nonzero()
+    if len(outside):
+        index = int(outside[0])
+        raise DataError(
+            f"label {int(found[index])} of image {index} of {name} is outside 0 to {len(class_names) - 1}"
+            + ("; -1 marks a split whose labels are not public: use another one" if int(found[index]) == -1 else "")
+        )
+    return found.to(torch.int64)
+
+
+def labels_of(split: Split) -> Tensor:
+    """Return all labels of a split in order, int64 ``(images,)``; reads the images only of a foreign Split."""
+    labels = getattr(split, "labels", None)
+    if isinstance(labels, Tensor):
+        return labels
+    return torch.cat([batch.labels for batch in split.batches(256)])
+
+
+def check_fit(split: Split, layout: Layout, *, model: nn.Module | None = None) -> None:
+    """Check that a split's images and classes are what a model takes.
+
+    Args:
+        split: images and labels.
+        layout: of the model.
+        model: where given, the label names in its config are compared too.
+
+    Raises:
+        DataError: shapes, number of classes, or the order of class names differ; names both sides.
+    """
+    _check_shape(split, layout)
+    if layout.num_classes:
+        _check_classes(split, layout.num_classes)
+    if model is not None:
+        _check_order(split.class_names, label_names(model), split.name)
+
+
+def _check_shape(split: Split, layout: Layout) -> None:
+    if len(split) == 0:
+        raise DataError(f"{split.name} is empty")
+    found = tuple(next(iter(split.subset([0]).batches(1))).pixel_values.shape[1:])
+    wanted = (layout.in_channels, *layout.image_size)
+    if found != wanted:
+        raise DataError(
+            f"images of {split.name} have shape {found}, the model takes {wanted}; preprocess them with the model's "
+            f"own processor, or use split.resized({wanted[1]}, {wanted[2]})"
+        )
+
+
+def _check_classes(split: Split, num_classes: int) -> None:
+    names = split.class_names
+    if len(names) != num_classes:
+        raise DataError(
+            f"{split.name} has {len(names)} classes ({_shortened(names)}), the model's head has {num_classes}: its "
+            "logits would mean nothing for these labels; fit a head first (pah_opt.adapt), or use the data set the "
+            "head was trained on"
+        )
+
+
+def _check_order(names: Sequence[str], head: Sequence[str], name: str) -> None:
+    places = {_spelled(class_name): index for index, class_name in enumerate(head)}
+    for index, class_name in enumerate(names):
+        place = places.get(_spelled(class_name), index)
+        if place != index:
+            raise DataError(
+                f"labels are out of step: class {class_name!r} is {index} in {name} and {place} in the model's config "
+                "(id2label); reorder the labels, or fit the head again"
+            )
+
+
+def label_names(model: nn.Module) -> tuple[str, ...]:
+    """Return the label names in a transformers config, in order; empty where there are none or only placeholders."""
+    id2label = getattr(getattr(model, "config", None), "id2label", None) or {}
+    names = tuple(str(id2label[index]) for index in sorted(id2label))
+    return () if all(name.startswith("LABEL_") for name in names) else names
+
+
+def _spelled(class_name: str) -> str:
+    return class_name.casefold().replace("_", " ").replace("-", " ").strip()
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
