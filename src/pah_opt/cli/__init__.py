@@ -22,7 +22,7 @@ its first sentence; everything else is imported inside the function::
         ...
 
 Results go to standard output, everything else to standard error. Let errors of :mod:`pah_opt.errors` pass: the group
-renders them and sets the exit status (``0`` done, ``1`` it failed, ``2`` the input cannot be used, ``130`` interrupted).
+renders them and sets the exit status (``0`` done, ``1`` failed, ``2`` the input cannot be used, ``130`` interrupted).
 """
 
 from __future__ import annotations

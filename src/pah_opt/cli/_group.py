@@ -21,8 +21,8 @@ from pah_opt.errors import (
     nearest_name,
 )
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-_BAD_INPUT = (
+INTERRUPTED = 130
+BAD_INPUT = (
     ArtifactError,
     DataError,
     MissingBackendError,
@@ -33,22 +33,24 @@ _BAD_INPUT = (
 )
 
 
-class _Failure(click.ClickException):
-    """An error rendered without a traceback, with its exit status."""
+class _Failed(click.ClickException):
+    """An error rendered without a traceback."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = 1
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message to standard error."""
         click.echo(f"error: {self.message}", file=file, err=True)
 
 
+class _BadInput(_Failed):
+    exit_code = 2
+
+
 class LazyGroup(click.Group):
     """A group whose commands are the public modules of this package."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         """Return the names of all commands, importing none."""
         modules = pkgutil.iter_modules([str(Path(__file__).parent)])
         return sorted(module.name.replace("_", "-") for module in modules if not module.name.startswith("_"))
@@ -79,7 +81,7 @@ class LazyGroup(click.Group):
         except (PahOptError, OSError) as error:
             if ctx.params["debug"]:
                 raise
-            raise _Failure(str(error), BAD_INPUT if isinstance(error, _BAD_INPUT) else FAILED) from error
+            raise (_BadInput if isinstance(error, BAD_INPUT) else _Failed)(str(error)) from error
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
@@ -110,7 +112,7 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
-def cli(ctx: click.Context, without: tuple[str, ...], debug: bool) -> None:
+def cli(ctx: click.Context, without: tuple[str, ...], debug: bool) -> None:  # noqa: ARG001  # invoke() reads debug
     """Compress and speed up Vision Transformers with recipes, and report true figures."""
     if without:
         from pah_opt.registry import default_without

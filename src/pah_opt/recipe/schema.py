@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+
+from pah_opt.errors import Place, Problem, RecipeError
+from pah_opt.recipe.frozen import frozen, plain
+from pah_opt.recipe.mistakes import mistakes
+from pah_opt.recipe.places import Places
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 
 
 class _Data(BaseModel):
+    """Frozen data whose mistakes are RecipeErrors."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+
+    def __init__(self, /, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            kind = type(self)
+            problems = [
+                Problem(m.message, Place(field=dotted(m.path)), m.allowed, m.nearest)
+                for m in mistakes(error, kind, data)
+            ]
+            raise RecipeError(problems, f"this is not a {kind.__name__}") from error
+
+    # Tells pydantic that parts inside other data need not be made through __init__, so that all their mistakes are
+    # collected; its own RootModel does the same.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+Parameters = Annotated[
+    Mapping[str, JsonValue], BeforeValidator(plain), AfterValidator(frozen), PlainSerializer(plain, when_used="always")
+]
 
 
 class Step(_Data):
@@ -20,13 +62,26 @@ class Step(_Data):
 
     use: str = Field(min_length=1)
     """Name of a registered Optimizer, as ``pah-opt list`` shows it."""
-    with_: dict[str, JsonValue] = Field(default_factory=dict, alias="with")
+    with_: Parameters = Field(default_factory=dict, alias="with", validate_default=True)
     """The Optimizer's parameters, as ``pah-opt list NAME`` shows them."""
 
     @classmethod
-    def of(cls, use: str, /, **parameters: JsonValue) -> Step:
-        """Make a step from keyword arguments: ``Step.of("torchao", scheme="int8-dynamic")``."""
-        return cls(use=use, with_=parameters)
+    def of(cls, use: str, /, **parameters: Any) -> Step:
+        """Make a step from keyword arguments.
+
+        >>> Step.of("torchao", scheme="int8-dynamic").use
+        'torchao'
+
+        Raises:
+            RecipeError: a parameter is no JSON data.
+        """
+        return cls(**{"use": use, "with": parameters})
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """A copy of the parameters, as ordinary dicts and lists."""
+        copy: dict[str, Any] = plain(self.with_)
+        return copy
 
 
 class Gate(_Data):
@@ -57,12 +112,17 @@ class Recipe(_Data):
     """Seeds every random choice: same seed, data and versions give the same model."""
     steps: tuple[Step, ...] = Field(min_length=1)
     """What is done, in this order."""
-    gates: Mapping[str, Gate] = Field(default_factory=dict)
+    gates: Annotated[Mapping[str, Gate], AfterValidator(frozen)] = Field(default_factory=dict, validate_default=True)
     """Limits for figures of the report, by name."""
+
+    _places: Places = PrivateAttr(default_factory=Places)
 
     @classmethod
     def from_yaml(cls, source: str | Path) -> Recipe:
-        """Read a recipe from a YAML or JSON file (a :class:`~pathlib.Path`) or from text.
+        """Read a recipe from a YAML or JSON file, or from such text.
+
+        Args:
+            source: a path, or text; see :func:`~pah_opt.recipe.files.read_recipe` for how a ``str`` is told apart.
 
         Raises:
             RecipeError: with every problem found, each with its line.
@@ -71,7 +131,10 @@ class Recipe(_Data):
 
         return read_recipe(source)
 
-    from_json = from_yaml
+    @classmethod
+    def from_json(cls, source: str | Path) -> Recipe:
+        """Read a recipe from a JSON file or text: the same as :meth:`from_yaml`, which reads both."""
+        return cls.from_yaml(source)
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML that reads back equal."""
@@ -81,7 +144,7 @@ class Recipe(_Data):
 
     def to_json(self) -> str:
         """Return the recipe as JSON that reads back equal."""
-        return self.model_dump_json(by_alias=True, indent=2, exclude_defaults=True)
+        return json.dumps(self.to_data(), indent=2, ensure_ascii=False) + "\n"
 
     def to_data(self) -> dict[str, Any]:
         """Return the recipe as plain JSON data, defaults left out."""
@@ -89,7 +152,25 @@ class Recipe(_Data):
 
     @property
     def sha256(self) -> str:
-        """Hash of the content, the same in Python, YAML and JSON."""
-        import hashlib
+        """Hash of the content, the same in Python, YAML and JSON, whatever the order of parameters."""
+        content = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()
 
-        return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()
+    def place(self, *path: str | int) -> Place:
+        """Return where the value at ``path`` stands, such as ``recipe.place("steps", 0, "with", "scheme")``."""
+        in_step = len(path) > 1 and path[0] == "steps"
+        step = int(path[1]) if in_step else None
+        use = self.steps[step].use if step is not None and step < len(self.steps) else None
+        rest = path[2:] if in_step else path
+        return Place(self._places.file, self._places.line(path), step, use, dotted(rest) or None)
+
+    def placed(self, places: Places) -> Recipe:
+        """Return this recipe, remembering where it was written."""
+        copy = self.model_copy()
+        copy._places = places  # noqa: SLF001  # its own
+        return copy
+
+
+def dotted(path: tuple[str | int, ...]) -> str:
+    """Render keys and indices as ``with.sizes[0]``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")

@@ -1,0 +1,19 @@
+"""Names to Optimizers: what loaded plugins bring, and recipes checked against it."""
+
+from __future__ import annotations
+
+from pah_opt.registry.catalogue import RegisteredOptimizer, Registry
+from pah_opt.registry.checked import CheckedRecipe, CheckedStep
+from pah_opt.registry.default import default_registry, default_without, reset_default_registry
+from pah_opt.registry.validate import validate
+
+__all__ = [
+    "CheckedRecipe",
+    "CheckedStep",
+    "RegisteredOptimizer",
+    "Registry",
+    "default_registry",
+    "default_without",
+    "reset_default_registry",
+    "validate",
+]

@@ -1,0 +1,146 @@
+"""Registry: the names that loaded plugins bring, each with where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
+
+from pah_opt.errors import DuplicateOptimizerError, Place, Problem, UnknownOptimizerError, nearest_name
+from pah_opt.plugins import LeftOutPlugin, LoadedPlugin, Origin, Plugins, leave_out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pah_opt.layout import ModelAdapter
+    from pah_opt.metric import Metric
+    from pah_opt.optimizer import AnyOptimizer
+    from pah_opt.recipe import Recipe
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RegisteredOptimizer:
+    """An Optimizer and where it comes from.
+
+    Args:
+        optimizer: the strategy.
+        origin: the plugin that brings it.
+    """
+
+    optimizer: AnyOptimizer
+    origin: Origin
+
+    @property
+    def plugin(self) -> str:
+        """Name of the plugin."""
+        return self.origin.name
+
+    @property
+    def distribution(self) -> str | None:
+        """Installed distribution of the plugin, None for one registered in this process."""
+        return self.origin.distribution
+
+    @property
+    def version(self) -> str | None:
+        """Version of that distribution."""
+        return self.origin.version
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Everything the loaded plugins bring, by name.
+
+    Args:
+        optimizers: strategies, in the order of their plugins (built-in ones first).
+        adapters: those of other distributions first, so that they can take over a family of models; built-in ones last.
+        metrics: additional figures for reports.
+        presets: named recipes.
+        plugins: what became of each plugin; those that clash with an earlier one are among the ones left out.
+    """
+
+    optimizers: Mapping[str, RegisteredOptimizer] = field(default_factory=dict)
+    adapters: tuple[ModelAdapter, ...] = ()
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    presets: Mapping[str, Recipe] = field(default_factory=dict)
+    plugins: Plugins = field(default_factory=Plugins)
+
+    @classmethod
+    def of(cls, plugins: Plugins, *, strict: bool = False) -> Registry:
+        """Collect what plugins bring. The first of two with the same name stays; the later plugin is left out whole.
+
+        Raises:
+            DuplicateOptimizerError: ``strict``, and two plugins bring the same name.
+        """
+        loaded, clashing = _without_clashes(plugins.loaded, strict=strict)
+        adapters_of = [p for p in loaded if not p.origin.built_in] + [p for p in loaded if p.origin.built_in]
+        return cls(
+            MappingProxyType({o.name: RegisteredOptimizer(o, p.origin) for p in loaded for o in p.optimizers}),
+            tuple(adapter for plugin in adapters_of for adapter in plugin.adapters),
+            MappingProxyType({metric.name: metric for plugin in loaded for metric in plugin.metrics}),
+            MappingProxyType({preset.name: preset for plugin in loaded for preset in plugin.presets}),
+            replace(plugins, loaded=loaded, left_out=(*plugins.left_out, *clashing)),
+        )
+
+    def get(self, name: str) -> RegisteredOptimizer:
+        """Return the Optimizer of that name.
+
+        Raises:
+            UnknownOptimizerError: no loaded plugin brings it; names the nearest one.
+        """
+        if name not in self.optimizers:
+            raise UnknownOptimizerError([self.unknown(name)])
+        return self.optimizers[name]
+
+    def unknown(self, name: str, place: Place = Place()) -> Problem:  # noqa: B008  # Place is frozen
+        """Describe a name that no loaded plugin brings: the nearest one, what there is, and plugins left out."""
+        return Problem(
+            f"there is no strategy {name!r}", place, ", ".join(self.optimizers) or "none is installed",
+            nearest_name(name, self.optimizers), self._absent_plugins(),
+        )  # fmt: skip
+
+    def _absent_plugins(self) -> str | None:
+        absent = [left.origin.name for left in self.plugins.left_out] + [o.name for o in self.plugins.not_chosen]
+        return f"plugins not loaded: {', '.join(absent)} (see pah-opt plugins)" if absent else None
+
+    @property
+    def plugin_versions(self) -> dict[str, str]:
+        """Versions of the distributions that bring plugins, the library itself left out."""
+        origins = [plugin.origin for plugin in self.plugins.loaded if not plugin.origin.built_in]
+        return {o.distribution: o.version or "unknown" for o in origins if o.distribution}
+
+
+def _without_clashes(
+    plugins: Iterable[LoadedPlugin], *, strict: bool
+) -> tuple[tuple[LoadedPlugin, ...], tuple[LeftOutPlugin, ...]]:
+    kept: list[LoadedPlugin] = []
+    clashing: list[LeftOutPlugin] = []
+    owners: dict[tuple[str, str], Origin] = {}
+    for plugin in plugins:
+        error = _clash(plugin, owners)
+        if error is None:
+            kept.append(plugin)
+            owners.update(dict.fromkeys(_names(plugin), plugin.origin))
+        elif strict:
+            raise error
+        else:
+            clashing.append(leave_out(plugin.origin, error))
+    return tuple(kept), tuple(clashing)
+
+
+def _names(plugin: LoadedPlugin) -> list[tuple[str, str]]:
+    groups: dict[str, tuple[AnyOptimizer | ModelAdapter | Metric | Recipe, ...]] = {
+        "strategy": plugin.optimizers, "adapter": plugin.adapters, "metric": plugin.metrics, "preset": plugin.presets,
+    }  # fmt: skip
+    return [(kind, item.name) for kind, items in groups.items() for item in items]
+
+
+def _clash(plugin: LoadedPlugin, owners: Mapping[tuple[str, str], Origin]) -> DuplicateOptimizerError | None:
+    taken = [(kind, name, owners[kind, name]) for kind, name in _names(plugin) if (kind, name) in owners]
+    if not taken:
+        return None
+    clashes = "; ".join(f"the {kind} {name!r} is already brought by plugin {owner}" for kind, name, owner in taken)
+    return DuplicateOptimizerError(
+        f"plugin {plugin.origin}: {clashes}; uninstall one of them, or leave one out with --no-plugin"
+    )

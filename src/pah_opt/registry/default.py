@@ -1,0 +1,49 @@
+"""The registry of everything installed, loaded once."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from pah_opt.plugins import load_plugins, registrations
+from pah_opt.plugins.discovery import ENVIRONMENT_VARIABLE
+from pah_opt.registry.catalogue import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_without: tuple[str, ...] = ()
+
+
+def default_registry() -> Registry:
+    """Return the registry of every plugin that is installed, registered in this process, and chosen.
+
+    Loaded once; again after a registration, a change of ``PAH_OPT_PLUGINS``, or :func:`reset_default_registry`.
+
+    Raises:
+        PluginError: ``PAH_OPT_PLUGINS`` or ``--no-plugin`` names a plugin that is not there.
+    """
+    return _load(_without, os.environ.get(ENVIRONMENT_VARIABLE), registrations())
+
+
+@lru_cache(maxsize=1)
+def _load(without: tuple[str, ...], _only: str | None, _registrations: int) -> Registry:
+    return Registry.of(load_plugins(without=without))
+
+
+def reset_default_registry() -> None:
+    """Forget the loaded registry: distributions installed since then are found at the next use."""
+    _load.cache_clear()
+
+
+@contextmanager
+def default_without(names: Iterable[str]) -> Iterator[None]:
+    """Leave plugins out of :func:`default_registry` inside the block."""
+    global _without  # noqa: PLW0603  # the default registry is one per process
+    before, _without = _without, tuple(names)
+    try:
+        yield
+    finally:
+        _without = before
