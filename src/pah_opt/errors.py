@@ -53,7 +53,8 @@ class Place:
 
     def __str__(self) -> str:
         """Render as ``half.yaml:7: step 2 (torchao), with.scheme``."""
-        origin = ":".join(str(part) for part in (self.file, self.line) if part is not None)
+        line = None if self.line is None else f"{self.file}:{self.line}" if self.file else f"line {self.line}"
+        origin = line or self.file
         step = None if self.step is None else f"step {self.step + 1}" + (f" ({self.use})" if self.use else "")
         inner = ", ".join(part for part in (step, self.field) if part)
         return ": ".join(part for part in (origin, inner) if part)
