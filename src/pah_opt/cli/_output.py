@@ -38,11 +38,10 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(highlight=False, soft_wrap=False).print(table)
 
 
-def print_field(label: str, value: str) -> None:
+def print_field(label: str, value: str, *, indent: int = 0) -> None:
     """Print ``label: value``, wrapped with the value's lines under one another; nothing for an empty value."""
     if value:
         width = min(shutil.get_terminal_size((80, 24)).columns, 100)
-        head = f"{label}:".ljust(13) + " "
-        click.echo(
-            textwrap.fill(value, width, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False)
-        )
+        head = " " * indent + (f"{label}:".ljust(12) if label else "")
+        rest = " " * len(head)
+        click.echo(textwrap.fill(value, width, initial_indent=head, subsequent_indent=rest, break_on_hyphens=False))

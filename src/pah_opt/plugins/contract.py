@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args
 
+from pydantic import PydanticUserError
+
 from pah_opt.environment import Backend
 from pah_opt.errors import PluginError
 from pah_opt.optimizer import Goal, OptimizerConfig
@@ -64,12 +66,22 @@ def _methods(item: object, names: Iterable[str], base: str) -> Iterator[str]:
             yield f"method {name}() is missing; subclass {base} to inherit the defaults"
 
 
+def _schema(config_type: type[OptimizerConfig]) -> Iterator[str]:
+    """Parameters come from YAML and JSON, so each must have a JSON schema; messages and listings are made from it."""
+    try:
+        config_type.model_json_schema(by_alias=True)
+    except PydanticUserError as error:
+        yield f"the parameters of {config_type.__name__} must be JSON data: {error.message}"
+
+
 def optimizer_mistakes(item: object) -> Iterator[str]:
     """Yield what an object lacks to be an Optimizer."""
     yield from _name(item, _OPTIMIZER_NAME, "lower case with hyphens, such as 'my-pruning'")
     config_type = getattr(item, "config_type", None)
     if not (isinstance(config_type, type) and issubclass(config_type, OptimizerConfig)):
         yield f"config_type must be a subclass of pah_opt.OptimizerConfig, got {_describe(config_type)}"
+    else:
+        yield from _schema(config_type)
     yield from _text(item, "summary")
     yield from _choice(item, "goal", get_args(Goal))
     yield from _tuple_of(item, "references", str)

@@ -67,7 +67,7 @@ def candidate_for(name: str, plugin: object) -> Candidate:
 def leave_out(origin: Origin, error: PluginError) -> LeftOutPlugin:
     """Record a broken plugin, and say so once in the log."""
     _LOG.warning("%s; it is left out (details: pah-opt plugins)", error)
-    return LeftOutPlugin(origin, error, "".join(traceback.format_exception(error)))
+    return LeftOutPlugin(origin, error, "".join(traceback.format_exception(error.__cause__ or error)))
 
 
 def load_plugin(candidate: Candidate, *, strict: bool = False) -> LoadedPlugin:

@@ -66,7 +66,7 @@ class LeftOutPlugin:
     Args:
         origin: where it comes from.
         error: what is wrong with it.
-        traceback: the full traceback, as text.
+        traceback: that of the plugin's own exception, as text.
     """
 
     origin: Origin

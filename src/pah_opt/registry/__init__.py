@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pah_opt.registry.catalogue import RegisteredOptimizer, Registry
 from pah_opt.registry.checked import CheckedRecipe, CheckedStep
-from pah_opt.registry.default import default_registry, default_without, reset_default_registry
+from pah_opt.registry.default import default_registry, default_without, reset_default_registry, strict_registry
+from pah_opt.registry.describe import describe_optimizer, describe_plugins
+from pah_opt.registry.json_schema import recipe_schema
 from pah_opt.registry.validate import validate
 
 __all__ = [
@@ -14,6 +16,10 @@ __all__ = [
     "Registry",
     "default_registry",
     "default_without",
+    "describe_optimizer",
+    "describe_plugins",
+    "recipe_schema",
     "reset_default_registry",
+    "strict_registry",
     "validate",
 ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from pah_opt.errors import DuplicateOptimizerError, Place, Problem, UnknownOptimizerError, nearest_name
+from pah_opt.errors import DuplicateOptimizerError, Place, Problem, RecipeError, UnknownOptimizerError, nearest_name
 from pah_opt.plugins import LeftOutPlugin, LoadedPlugin, Origin, Plugins, leave_out
+from pah_opt.recipe.sources import as_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from pah_opt.metric import Metric
     from pah_opt.optimizer import AnyOptimizer
     from pah_opt.recipe import Recipe
+    from pah_opt.recipe.sources import RecipeSource
 
 T = TypeVar("T")
 
@@ -92,6 +95,28 @@ class Registry:
         if name not in self.optimizers:
             raise UnknownOptimizerError([self.unknown(name)])
         return self.optimizers[name]
+
+    def recipe(self, source: RecipeSource) -> Recipe:
+        """Return the preset of that name; otherwise read the recipe from a file or text.
+
+        Raises:
+            RecipeError: it is neither, or cannot be read; lists every problem with its line.
+        """
+        if isinstance(source, str) and source in self.presets and not Path(source).is_file():
+            return self.presets[source]
+        return as_recipe(source)
+
+    def preset(self, name: str) -> Recipe:
+        """Return the preset of that name.
+
+        Raises:
+            RecipeError: there is none; names the nearest one.
+        """
+        if name not in self.presets:
+            known = ", ".join(self.presets) or "none is installed"
+            problem = Problem(f"there is no preset {name!r}", allowed=known, nearest=nearest_name(name, self.presets))
+            raise RecipeError([problem], "unknown preset")
+        return self.presets[name]
 
     def unknown(self, name: str, place: Place = Place()) -> Problem:  # noqa: B008  # Place is frozen
         """Describe a name that no loaded plugin brings: the nearest one, what there is, and plugins left out."""

@@ -33,6 +33,15 @@ def _load(without: tuple[str, ...], _only: str | None, _registrations: int) -> R
     return Registry.of(load_plugins(without=without))
 
 
+def strict_registry() -> Registry:
+    """Return the same registry as :func:`default_registry`, freshly loaded, refusing every broken plugin.
+
+    Raises:
+        PluginError: the first plugin that is broken, brings nothing, or clashes with another.
+    """
+    return Registry.of(load_plugins(without=_without, strict=True), strict=True)
+
+
 def reset_default_registry() -> None:
     """Forget the loaded registry: distributions installed since then are found at the next use."""
     _load.cache_clear()

@@ -35,9 +35,10 @@ class Supply:
             yield f"needs {kind}, and there are none", _with_alternative(GIVE_IMAGES, needs)
         if needs.training and not self.training:
             yield "needs training images with labels, and there are none", _with_alternative(GIVE_IMAGES, needs)
-        yield from self._unmet_hardware(needs)
+        yield from self.unmet_hardware(needs)
 
-    def _unmet_hardware(self, needs: Needs) -> Iterator[tuple[str, str]]:
+    def unmet_hardware(self, needs: Needs) -> Iterator[tuple[str, str]]:
+        """Yield what this machine lacks, each with its remedy."""
         if not (needs.cuda or needs.capability):
             return
         if not self.environment.has_cuda:

@@ -1,0 +1,20 @@
+"""``pah-opt schema``: a JSON Schema of recipes for editors."""
+
+from __future__ import annotations
+
+import click
+
+from pah_opt.cli._output import print_json
+
+
+@click.command
+def command() -> None:
+    """Print a JSON Schema of recipes, for completion in editors.
+
+    Save it as recipe.schema.json, and let a recipe start with the line:
+
+    # yaml-language-server: $schema=recipe.schema.json
+    """
+    from pah_opt.registry import default_registry, recipe_schema
+
+    print_json(recipe_schema(default_registry()))

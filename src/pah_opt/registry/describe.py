@@ -1,0 +1,119 @@
+"""Strategies and plugins described as JSON data: what ``pah-opt list``, ``pah-opt plugins`` and the reference show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from pah_opt.environment import Obstacle
+from pah_opt.optimizer import API_VERSION, Needs
+from pah_opt.recipe.allowed import in_words
+from pah_opt.registry.needs import Supply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pah_opt.environment import Environment
+    from pah_opt.optimizer import AnyOptimizer, OptimizerConfig
+    from pah_opt.plugins import LoadedPlugin, Origin
+    from pah_opt.registry.catalogue import RegisteredOptimizer, Registry
+
+
+def describe_optimizer(registered: RegisteredOptimizer, environment: Environment) -> dict[str, Any]:
+    """Return what a strategy is for, its parameters, what it needs, and whether it can run on this machine.
+
+    Needs and obstacles are those of the default parameters; a strategy without defaults for all has needs None.
+    """
+    optimizer = registered.optimizer
+    needs = _default_needs(optimizer)
+    found = obstacles(optimizer, environment)
+    return {
+        "name": optimizer.name,
+        "summary": optimizer.summary,
+        "goal": optimizer.goal,
+        "plugin": registered.plugin,
+        "distribution": registered.distribution,
+        "version": registered.version,
+        "available": not found,
+        "obstacles": [{"reason": obstacle.reason, "remedy": obstacle.remedy} for obstacle in found],
+        "needs": None if needs is None else needs_in_words(needs),
+        "backends": [
+            {"distribution": b.distribution, "versions": b.versions, "installed": environment.version(b.distribution)}
+            for b in optimizer.backends
+        ],
+        "references": list(optimizer.references),
+        "parameters": list(describe_parameters(optimizer.config_type)),
+    }
+
+
+def describe_parameters(config_type: type[OptimizerConfig]) -> Iterator[dict[str, Any]]:
+    """Yield each parameter's name, type in words, default and documentation."""
+    schema = config_type.model_json_schema(by_alias=True)
+    required = schema.get("required", ())
+    for name, field in schema.get("properties", {}).items():
+        yield {
+            "name": name,
+            "type": in_words(field, schema.get("$defs", {})),
+            "required": name in required,
+            "default": field.get("default"),
+            "description": " ".join(field.get("description", "").split()),
+        }
+
+
+def obstacles(optimizer: AnyOptimizer, environment: Environment) -> tuple[Obstacle, ...]:
+    """Return what keeps a strategy, with its default parameters, from running on this machine."""
+    try:
+        found = tuple(optimizer.available(environment))
+    except Exception as error:  # noqa: BLE001  # a plugin may raise anything; the listing goes on
+        return (Obstacle(f"its available() failed with {type(error).__name__}: {error}", "report it to its plugin"),)
+    hardware = Supply(environment).unmet_hardware(_default_needs(optimizer) or Needs())
+    return (*found, *(Obstacle(reason, remedy) for reason, remedy in hardware))
+
+
+def _default_needs(optimizer: AnyOptimizer) -> Needs | None:
+    try:
+        return optimizer.needs(optimizer.config_type())
+    except ValidationError:  # some parameter has no default
+        return None
+
+
+def needs_in_words(needs: Needs) -> list[str]:
+    """Return what is needed besides the model, such as ``["calibration images"]``."""
+    capability = "" if needs.capability is None else " of compute capability {}.{} or newer".format(*needs.capability)
+    words = {
+        "calibration images": needs.calibration and not needs.labels,
+        "labelled calibration images": needs.labels,
+        "calibration images, where there are any": needs.optional_calibration,
+        "training images": needs.training,
+        f"a CUDA device{capability}": needs.cuda or needs.capability is not None,
+    }
+    return [text for text, needed in words.items() if needed]
+
+
+def describe_plugins(registry: Registry) -> dict[str, Any]:
+    """Return every plugin that was found: loaded with what it brings, left out with its traceback, or not chosen."""
+    plugins = registry.plugins
+    return {
+        "api_version": API_VERSION,
+        "loaded": [{**_origin(plugin.origin), **_brings(plugin)} for plugin in plugins.loaded],
+        "left_out": [
+            {**_origin(left.origin), "error": str(left.error), "traceback": left.traceback} for left in plugins.left_out
+        ],
+        "not_chosen": [_origin(origin) for origin in plugins.not_chosen],
+    }
+
+
+def _origin(origin: Origin) -> dict[str, Any]:
+    return {
+        "name": origin.name, "distribution": origin.distribution, "version": origin.version, "target": origin.target,
+    }  # fmt: skip
+
+
+def _brings(plugin: LoadedPlugin) -> dict[str, list[str]]:
+    return {
+        "strategies": [optimizer.name for optimizer in plugin.optimizers],
+        "adapters": [adapter.name for adapter in plugin.adapters],
+        "metrics": [metric.name for metric in plugin.metrics],
+        "presets": [preset.name for preset in plugin.presets],
+    }
