@@ -54,8 +54,10 @@ class CollapseCheck:
         predictions = _predictions(subject, split)
         if at_chance(predictions, len(split.class_names)):
             error = AccuracyCollapseError(
-                index, name, f"the model is at chance after it: top-1 {predictions.top1:.1%} of {len(split)} held-out "
-                f"images, {len(split.class_names)} classes; {CAUSES}"
+                index,
+                name,
+                f"the model is at chance after it: top-1 {predictions.top1:.1%} of {len(split)} held-out "
+                f"images, {len(split.class_names)} classes; {CAUSES}",
             )
             if self.on_collapse == "error":
                 raise error

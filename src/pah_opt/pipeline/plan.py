@@ -102,7 +102,12 @@ def plan(
     environment = environment or Environment()
     subject = Subject.of(model, registry, meta_copy)
     checked = validate(
-        as_recipe(recipe), registry, environment=environment, calibration=calibration, training=training, initial_tags=state_tags(model)
+        as_recipe(recipe),
+        registry,
+        environment=environment,
+        calibration=calibration,
+        training=training,
+        initial_tags=state_tags(model),
     )
     return simulate(subject, checked, environment)
 
@@ -118,12 +123,16 @@ def simulate(subject: Subject, checked: CheckedRecipe, environment: Environment)
     problems: list[Problem] = []
     for step in checked.steps:
         context = Context(
-            subject.adapter, environment, seed=step_seed(checked.recipe.seed, step.index, step.optimizer.name),
-            align=step.align, planning=True,
+            subject.adapter,
+            environment,
+            seed=step_seed(checked.recipe.seed, step.index, step.optimizer.name),
+            align=step.align,
+            planning=True,
         )
-        found = _step_problems(subject, step, context)
+        place = checked.recipe.place("steps", step.index)
+        found = _step_problems(subject, step, context, place)
         if not found:
-            subject, found = _simulate_step(subject, step, context)
+            subject, found = _simulate_step(subject, step, context, place)
         problems += found
         if not found:
             planned.append(PlannedStep(step.optimizer.name, _config_data(step), subject.figures(), context.achieved))
@@ -137,25 +146,23 @@ def _config_data(step: CheckedStep) -> dict[str, Any]:
     return data
 
 
-def _place(step: CheckedStep) -> Place:
-    return Place(step=step.index, use=step.optimizer.name)
-
-
-def _step_problems(subject: Subject, step: CheckedStep, context: Context) -> list[Problem]:
+def _step_problems(subject: Subject, step: CheckedStep, context: Context, place: Place) -> list[Problem]:
     try:
-        return [Problem(text, _place(step)) for text in step.optimizer.check(subject.model, step.config, context)]
+        return [Problem(text, place) for text in step.optimizer.check(subject.model, step.config, context)]
     except Exception as error:  # noqa: BLE001  # a plugin's check may raise anything; it is that step's problem
-        return [Problem(f"its check failed with {type(error).__name__}: {error}", _place(step))]
+        return [Problem(f"its check failed with {type(error).__name__}: {error}", place)]
 
 
-def _simulate_step(subject: Subject, step: CheckedStep, context: Context) -> tuple[Subject, list[Problem]]:
+def _simulate_step(
+    subject: Subject, step: CheckedStep, context: Context, place: Place
+) -> tuple[Subject, list[Problem]]:
     try:
         with seeded(context.seed):
             after = subject.having(step.optimizer.apply(subject.model, step.config, context).eval())
         after.figures()
     except PahOptError as error:
-        return subject, [Problem(str(error), _place(step))]
+        return subject, [Problem(str(error), place)]
     except Exception as error:  # noqa: BLE001  # a plugin may raise anything; it is that step's problem
         message = f"its dry run failed with {type(error).__name__}: {error}"
-        return subject, [Problem(message, _place(step), remedy="a step must also work on the meta device (context.planning)")]
+        return subject, [Problem(message, place, remedy="a step must also work on the meta device (context.planning)")]
     return after, []

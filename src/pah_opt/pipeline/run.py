@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.artifact import Artifact, StepRecord
 from pah_opt.environment import Environment
 from pah_opt.errors import PahOptError, StepFailedError
 from pah_opt.models import state_tags
-from pah_opt.optimizer import Context
+from pah_opt.optimizer import Context, Needs
 from pah_opt.pipeline.collapse import CollapseCheck, OnCollapse
 from pah_opt.pipeline.copies import meta_copy, private_copy
 from pah_opt.pipeline.inputs import Inputs
@@ -25,6 +25,7 @@ from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_regis
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from pah_opt.artifact import WeightsOrigin
     from pah_opt.recipe.sources import RecipeSource
 
 
@@ -39,6 +40,8 @@ def apply(
     registry: Registry | None = None,
     environment: Environment | None = None,
     progress: Progress | None = None,
+    source: str | None = None,
+    weights_origin: WeightsOrigin = "unknown",
 ) -> Artifact:
     """Run ``recipe`` on a copy of ``model`` and return the result with how it was made.
 
@@ -57,6 +60,8 @@ def apply(
         registry: the strategies to choose from; every installed one by default.
         environment: the machine; this one by default.
         progress: shows progress; by default bars on a terminal, nothing elsewhere.
+        source: hub name or path of ``model``, to be kept with the result.
+        weights_origin: where the weights came from, to be kept with the result.
 
     Returns:
         The Artifact: the optimized model, and per step what was requested, achieved and measured.
@@ -74,14 +79,19 @@ def apply(
     dry = Subject.of(model, registry, meta_copy)
     inputs.check(dry)
     checked = validate(
-        recipe, registry, environment=environment, calibration=inputs.calibration is not None,
-        training=inputs.training is not None, initial_tags=state_tags(model),
+        recipe,
+        registry,
+        environment=environment,
+        calibration=inputs.calibration is not None,
+        training=inputs.training is not None,
+        initial_tags=state_tags(model),
     )
     simulate(dry, checked, environment)
     subject = Subject.of(model, registry, (lambda m: m) if inplace else private_copy)
     collapse = CollapseCheck.for_model(subject, inputs.held_out, on_collapse)
     reference = _reference(model, checked, shared=inplace)
-    return _Runner(checked, environment, inputs, collapse, reference, progress or default_progress()).run(subject)
+    runner = _Runner(checked, environment, inputs, collapse, reference, progress or default_progress())
+    return replace(runner.run(subject), source=source, weights_origin=weights_origin)
 
 
 def _reference(model: nn.Module, checked: CheckedRecipe, *, shared: bool) -> nn.Module | None:
@@ -108,8 +118,12 @@ class _Runner:
             records.append(record)
             tags = (tags - step.tags.removes) | step.tags.provides
         return Artifact(
-            model=subject.model, recipe=self.checked.recipe, steps=tuple(records), adapter=subject.adapter.name,
-            tags=tags, class_names=self.inputs.class_names,
+            model=subject.model,
+            recipe=self.checked.recipe,
+            steps=tuple(records),
+            adapter=subject.adapter.name,
+            tags=tags,
+            class_names=self.inputs.class_names,
         )
 
     def _step(self, subject: Subject, step: CheckedStep) -> tuple[Subject, StepRecord]:
@@ -124,11 +138,17 @@ class _Runner:
         verify_attributes(step.index, step.optimizer.name, subject.adapter, subject.model)
         resized = subject.example(seed) if subject.input_shape != tuple(example.shape[1:]) else example
         after = self._snapshot(subject, resized)
-        Verifier(step.index, step.optimizer.name, step.optimizer.expects(step.config), context.achieved).verify(before, after)
+        Verifier(step.index, step.optimizer.name, step.optimizer.expects(step.config), context.achieved).verify(
+            before, after
+        )
         accuracy = self.collapse.after_step(step.index, step.optimizer.name, subject)
         return subject, StepRecord(
-            use=step.optimizer.name, config=step.config.model_dump(mode="json"), achieved=dict(context.achieved),
-            before=asdict(before.figures), after={**asdict(after.figures), **accuracy}, seconds=seconds,
+            use=step.optimizer.name,
+            config=step.config.model_dump(mode="json"),
+            achieved=dict(context.achieved),
+            before=asdict(before.figures),
+            after={**asdict(after.figures), **accuracy},
+            seconds=seconds,
             state=step.optimizer.state(subject.model, step.config),
         )
 
@@ -145,11 +165,19 @@ class _Runner:
         needs = step.needs
         observes = needs.calibration or needs.labels or needs.optional_calibration
         return Context(
-            subject.adapter, self.environment, seed=seed, align=step.align,
+            subject.adapter,
+            self.environment,
+            seed=seed,
+            align=step.align,
             calibration=self.inputs.calibration_at(size) if observes else None,
             training=self.inputs.training_at(size) if needs.training else None,
-            reference=self.reference, progress=self.progress,
+            reference=self.reference,
+            progress=self.progress,
         )
 
     def _snapshot(self, subject: Subject, example: Tensor) -> Snapshot:
         return Snapshot.of(subject.model, subject.adapter, subject.figures(), example)
+
+
+def _observes(needs: Needs) -> bool:
+    return needs.calibration or needs.labels or needs.optional_calibration

@@ -81,18 +81,26 @@ class Verifier:
 
     def _parameters(self, before: Snapshot, after: Snapshot) -> None:
         if self.effect.fewer_parameters and after.figures.params >= before.figures.params:
-            self._fail(NoEffectError, f"removed no parameters: {before.figures.params:,} before and {after.figures.params:,} after; "
-                       "raise the ratio, or lower the alignment so that rounding leaves something to remove")
+            self._fail(
+                NoEffectError,
+                f"removed no parameters: {before.figures.params:,} before and {after.figures.params:,} after; "
+                "raise the ratio, or lower the alignment so that rounding leaves something to remove",
+            )
 
     def _bytes(self, before: Snapshot, after: Snapshot) -> None:
         if self.effect.fewer_bytes and after.figures.weights_bytes >= before.figures.weights_bytes:
-            self._fail(NoEffectError, f"saved no bytes: {before.figures.weights_bytes:,} before and {after.figures.weights_bytes:,} after; "
-                       "check that its layer patterns select the large layers")
+            self._fail(
+                NoEffectError,
+                f"saved no bytes: {before.figures.weights_bytes:,} before and {after.figures.weights_bytes:,} after; "
+                "check that its layer patterns select the large layers",
+            )
 
     def _zeros(self, before: Snapshot, after: Snapshot) -> None:
         wanted, got = self.effect.zeros_at_least, self.achieved.get("sparsity")
         if wanted is not None and (got is None or got < wanted - SPARSITY_TOLERANCE):
-            self._fail(NoEffectError, f"promised {wanted:.2%} zeros and reached {'none' if got is None else f'{got:.2%}'}")
+            self._fail(
+                NoEffectError, f"promised {wanted:.2%} zeros and reached {'none' if got is None else f'{got:.2%}'}"
+            )
 
     def _dtype(self, before: Snapshot, after: Snapshot) -> None:
         wanted, found = self.effect.linear_dtype, after.figures.linear_dtypes
@@ -102,17 +110,26 @@ class Verifier:
     def _shapes(self, before: Snapshot, after: Snapshot) -> None:
         changed = [name for name, shape in before.shapes.items() if after.shapes.get(name, shape) != shape]
         if self.effect.same_shapes and changed:
-            self._fail(StepFailedError, f"promised to keep shapes and changed {changed[0]} from {before.shapes[changed[0]]} "
-                       f"to {after.shapes[changed[0]]} (and {len(changed) - 1} more)")
+            self._fail(
+                StepFailedError,
+                f"promised to keep shapes and changed {changed[0]} from {before.shapes[changed[0]]} "
+                f"to {after.shapes[changed[0]]} (and {len(changed) - 1} more)",
+            )
 
     def _logits(self, before: Snapshot, after: Snapshot) -> None:
         if before.logits is None or after.logits is None:
             return
         if not torch.isfinite(after.logits).all():
-            self._fail(StepFailedError, "the logits are no longer finite (NaN or infinity); "
-                       "use a milder setting, or a wider type such as bf16 instead of fp16")
+            self._fail(
+                StepFailedError,
+                "the logits are no longer finite (NaN or infinity); "
+                "use a milder setting, or a wider type such as bf16 instead of fp16",
+            )
         if after.logits.shape != before.logits.shape:
-            self._fail(StepFailedError, f"logits changed shape from {tuple(before.logits.shape)} to {tuple(after.logits.shape)}")
+            self._fail(
+                StepFailedError,
+                f"logits changed shape from {tuple(before.logits.shape)} to {tuple(after.logits.shape)}",
+            )
         scale = before.logits.abs().max().clamp_min(1e-6)
         if self.effect.same_logits and (after.logits - before.logits).abs().max() > LOGITS_TOLERANCE * scale:
             self._fail(StepFailedError, "promised to keep the logits and changed them")

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import pah_opt
+from pah_opt import Recipe, Step
+from pah_opt.errors import RecipeError
+from pah_opt.pipeline.copies import meta_copy
+
+
+def test_meta_copy_holds_shapes_and_no_values(model: nn.Module) -> None:
+    twin = meta_copy(model)
+    assert all(tensor.is_meta for tensor in (*twin.parameters(), *twin.buffers()))
+    assert {n: t.shape for n, t in twin.named_parameters()} == {n: t.shape for n, t in model.named_parameters()}
+    assert not any(tensor.is_meta for tensor in model.parameters())
+
+
+def test_plan_needs_no_weights(model: nn.Module) -> None:
+    plan = pah_opt.plan(model.to("meta"), Recipe(steps=(Step.of("scale"),)))
+    assert plan.before.params == plan.steps[0].figures.params > 0
+    assert plan.before.macs > 0
+
+
+def test_plan_fills_in_defaults(model: nn.Module) -> None:
+    plan = pah_opt.plan(model, Recipe(steps=(Step.of("scale"),)))
+    assert plan.steps[0].config == {"factor": 1.0}
+
+
+def test_plan_leaves_the_model_alone(model: nn.Module) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    pah_opt.plan(model, Recipe(steps=(Step.of("shrinks"),)))
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_plan_predicts_the_shapes_after_a_step(model: nn.Module) -> None:
+    plan = pah_opt.plan(model, Recipe(steps=(Step.of("shrinks"), Step.of("scale"))))
+    assert plan.steps[0].figures.params < plan.before.params
+    assert plan.steps[1].figures.macs == plan.steps[0].figures.macs < plan.before.macs
+
+
+def test_a_dry_run_that_fails_is_a_problem_of_that_step(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.unit.pipeline.conftest import Scale
+
+    def fail(*_: object) -> nn.Module:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(Scale, "apply", fail)
+    with pytest.raises(RecipeError, match=r"step 1 \(scale\).*KeyError: 'surprise'"):
+        pah_opt.plan(model, Recipe(steps=(Step.of("scale"),)))

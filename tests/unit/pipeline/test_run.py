@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import pah_opt
+from pah_opt import Recipe, Step
+from pah_opt.data import TensorSplit
+from pah_opt.errors import (
+    AccuracyCollapseError,
+    DataError,
+    IncompatibleStepsError,
+    NoEffectError,
+    RecipeError,
+    StepFailedError,
+    UnsupportedModelError,
+)
+from pah_opt.splits import Data
+
+
+def recipe(*steps: str | Step, seed: int = 0) -> Recipe:
+    return Recipe(seed=seed, steps=tuple(Step.of(s) if isinstance(s, str) else s for s in steps))
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def labelled(model: nn.Module, count: int = 160) -> TensorSplit:
+    """Images labelled by the model itself, so that it is right about all of them."""
+    generator = torch.Generator().manual_seed(0)
+    size = model.config.image_size
+    pixels = torch.randn((count * 4, 3, size, size), generator=generator)
+    with torch.no_grad():
+        model.eval()
+        labels = model(pixels).logits.argmax(-1)
+    names = tuple(f"class {i}" for i in range(model.config.num_labels))
+    return TensorSplit(pixels, labels, names, name="own")
+
+
+@pytest.fixture
+def separating(model: nn.Module) -> nn.Module:
+    """A model whose head spreads its answers over the classes."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.randn_like(model.classifier.weight) * 10)
+        pixels = torch.randn(256, 3, model.config.image_size, model.config.image_size)
+        model.classifier.bias.sub_(model.eval()(pixels).logits.mean(0))
+    return model
+
+
+def test_callers_model_is_left_alone(model: nn.Module) -> None:
+    before, mode = weights(model), model.training
+    artifact = pah_opt.apply(model, recipe(Step.of("scale", factor=2.0)))
+    assert same(before, weights(model))
+    assert model.training == mode
+    assert not same(before, weights(artifact.model))
+
+
+def test_inplace_changes_the_callers_model(model: nn.Module) -> None:
+    before = weights(model)
+    artifact = pah_opt.apply(model, recipe("scale"), inplace=True)
+    assert artifact.model is model
+    assert not same(before, weights(model))
+
+
+def test_artifact_records_what_was_asked_and_achieved(model: nn.Module) -> None:
+    (record,) = pah_opt.apply(model, recipe(Step.of("scale", factor=3.0))).steps
+    assert record.use == "scale"
+    assert record.config == {"factor": 3.0}
+    assert record.achieved == {"factor": 3.0}
+    assert record.before["params"] == record.after["params"] > 0
+
+
+def test_same_seed_gives_the_same_weights_and_another_seed_does_not(model: nn.Module) -> None:
+    first, again, other = (pah_opt.apply(model, recipe("scale", seed=seed)).model for seed in (1, 1, 2))
+    assert same(weights(first), weights(again))
+    assert not same(weights(first), weights(other))
+
+
+def test_callers_random_state_is_restored(model: nn.Module) -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    expected = draw()
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    pah_opt.apply(model, recipe("scale"))
+    assert draw() == expected
+
+
+def test_step_without_its_effect_is_refused(model: nn.Module) -> None:
+    with pytest.raises(NoEffectError, match=r"step 2 \(nothing\): removed no parameters") as caught:
+        pah_opt.apply(model, recipe("scale", "nothing"))
+    assert (caught.value.index, caught.value.name) == (1, "nothing")
+
+
+def test_exception_of_a_step_is_chained_and_the_model_untouched(model: nn.Module) -> None:
+    before = weights(model)
+    with pytest.raises(StepFailedError, match="ZeroDivisionError: kaput") as caught:
+        pah_opt.apply(model, recipe("raises"))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert same(before, weights(model))
+
+
+def test_ctrl_c_leaves_the_callers_model_whole(model: nn.Module) -> None:
+    before = weights(model)
+    with pytest.raises(KeyboardInterrupt):
+        pah_opt.apply(model, recipe("scale", "interrupted"))
+    assert same(before, weights(model))
+
+
+def test_logits_that_are_not_finite_are_refused(model: nn.Module) -> None:
+    with pytest.raises(StepFailedError, match="no longer finite"):
+        pah_opt.apply(model, recipe("poison"))
+
+
+def test_false_attributes_are_refused(model: nn.Module) -> None:
+    with pytest.raises(StepFailedError, match="num_attention_heads"):
+        pah_opt.apply(model, recipe("lies"))
+
+
+def test_unannounced_change_of_shapes_is_refused(model: nn.Module) -> None:
+    with pytest.raises(StepFailedError, match="promised to keep shapes"):
+        pah_opt.apply(model, recipe("shrinks"))
+
+
+def test_wrong_order_is_refused_before_anything_runs(model: nn.Module) -> None:
+    before = weights(model)
+    with pytest.raises(IncompatibleStepsError, match="weights:float"):
+        pah_opt.apply(model, recipe("freeze", "scale"))
+    assert same(before, weights(model))
+
+
+def test_tags_follow_the_steps(model: nn.Module) -> None:
+    artifact = pah_opt.apply(model, recipe("freeze"))
+    assert "frozen" in artifact.tags
+    assert "weights:float" not in artifact.tags
+
+
+def test_everything_wrong_is_said_at_once(model: nn.Module) -> None:
+    with pytest.raises(RecipeError) as caught:
+        pah_opt.apply(model, recipe("scael", Step.of("scale", factr=1.0), "watches"))
+    message = str(caught.value)
+    assert len(caught.value.problems) == 3
+    for part in ("'scale'", "'factor'", "calibration"):
+        assert part in message
+
+
+def test_recipe_may_be_a_file(model: nn.Module, tmp_path) -> None:
+    path = tmp_path / "scale.yaml"
+    path.write_text("name: twice\nsteps:\n  - use: scale\n    with: {factor: 2.0}\n")
+    assert pah_opt.apply(model, path).recipe.name == "twice"
+    assert pah_opt.apply(model, path.read_text()).recipe.name == "twice"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 2)), nn.LSTM(4, 4), nn.Linear(3, 2)],
+    ids=["cnn", "lstm", "linear"],
+)
+def test_models_that_are_no_vit_are_refused(other: nn.Module) -> None:
+    with pytest.raises(UnsupportedModelError, match=type(other).__name__):
+        pah_opt.apply(other, recipe("scale"))
+
+
+def test_nan_weights_are_refused_by_name(model: nn.Module) -> None:
+    with torch.no_grad():
+        model.classifier.weight[0, 0] = float("nan")
+    with pytest.raises(UnsupportedModelError, match=r"classifier\.weight"):
+        pah_opt.apply(model, recipe("scale"))
+
+
+def test_collapse_to_chance_is_an_error(separating: nn.Module) -> None:
+    data = Data(test=labelled(separating), train=labelled(separating))
+    with pytest.raises(AccuracyCollapseError, match="at chance"):
+        pah_opt.apply(separating, recipe("ruin"), data)
+
+
+def test_collapse_can_be_a_warning(separating: nn.Module) -> None:
+    data = Data(test=labelled(separating), train=labelled(separating))
+    with pytest.warns(RuntimeWarning, match="at chance"):
+        artifact = pah_opt.apply(separating, recipe("ruin"), data, on_collapse="warn")
+    assert artifact.steps[0].after["held_out_top1"] < 0.5
+
+
+def test_a_model_at_chance_has_nothing_to_lose(separating: nn.Module) -> None:
+    split = labelled(separating)
+    generator = torch.Generator().manual_seed(1)
+    shuffled = TensorSplit(
+        split.pixel_values,
+        split.labels[torch.randperm(len(split), generator=generator)],
+        split.class_names,
+        name="noise",
+    )
+    artifact = pah_opt.apply(separating, recipe("ruin"), Data(test=shuffled, train=shuffled))
+    assert "held_out_top1" not in artifact.steps[0].after
+
+
+def test_calibration_takes_the_asked_number_of_training_images(separating: nn.Module) -> None:
+    split = labelled(separating)
+    artifact = pah_opt.apply(separating, recipe("watches"), Data(test=split, train=split), calibration_images=32)
+    assert artifact.steps[0].achieved["images"] == 32
+
+
+def test_test_images_alone_cannot_calibrate(separating: nn.Module) -> None:
+    with pytest.raises(RecipeError, match="calibration"):
+        pah_opt.apply(separating, recipe("watches"), Data(test=labelled(separating)))
+
+
+def test_classes_that_do_not_fit_the_head_are_refused(model: nn.Module) -> None:
+    size = model.config.image_size
+    split = TensorSplit(torch.randn(8, 3, size, size), torch.arange(8) % 3, ("a", "b", "c"), name="three")
+    with pytest.raises(DataError, match="3 classes"):
+        pah_opt.apply(model, recipe("scale"), Data(test=split))
