@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
 from typing import TYPE_CHECKING
@@ -66,9 +67,10 @@ def _origin(distribution: Distribution, name: str, target: str | None) -> Origin
 def _name(distribution: Distribution) -> str | None:
     """Return the normalised name, or None for a folder that only looks like a distribution."""
     try:
-        return str(distribution.metadata["Name"]).lower().replace("_", "-")
+        name: str | None = distribution.metadata["Name"]
     except Exception:  # noqa: BLE001  # leftovers of a failed uninstall have no metadata; pip ignores them too
         return None
+    return None if name is None else re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _version(distribution: Distribution) -> str | None:
