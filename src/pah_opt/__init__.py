@@ -43,7 +43,27 @@ _HOMES = {
     "plan": "pah_opt.pipeline",
 }
 
-__all__ = list(_HOMES)
+__all__ = [  # written out for type checkers and linters; a test holds it equal to _HOMES
+    "Artifact",
+    "Batch",
+    "Context",
+    "Data",
+    "Effect",
+    "Gate",
+    "Needs",
+    "Optimizer",
+    "OptimizerConfig",
+    "Plan",
+    "Recipe",
+    "Split",
+    "Step",
+    "Tags",
+    "__version__",
+    "apply",
+    "hookimpl",
+    "load",
+    "plan",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from packaging.specifiers import SpecifierSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True)
@@ -96,5 +99,7 @@ class Environment:
         if found is None:
             return Obstacle(f"{backend.distribution} is not installed", backend.remedy)
         if not SpecifierSet(backend.versions).contains(found, prereleases=True):
-            return Obstacle(f"{backend.distribution} {found} is installed, {backend.versions} is needed", backend.remedy)
+            return Obstacle(
+                f"{backend.distribution} {found} is installed, {backend.versions} is needed", backend.remedy
+            )
         return None

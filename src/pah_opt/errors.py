@@ -25,8 +25,11 @@ A message says what happened (with the user's own value), what is allowed, and w
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 
 class PahOptError(Exception):

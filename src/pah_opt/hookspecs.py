@@ -6,12 +6,13 @@ found the same way. A module may set ``pah_opt_api_version = 1``; another major 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pluggy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pah_opt.layout import ModelAdapter
     from pah_opt.metric import Metric
     from pah_opt.optimizer import AnyOptimizer

@@ -105,7 +105,9 @@ class Layout:
     @property
     def attention_projections(self) -> tuple[str, ...]:
         """Paths of every query, key, value and output projection, each once, in order."""
-        paths = (p for b in self.blocks for p in (b.attention.query, b.attention.key, b.attention.value, b.attention.output))
+        paths = (
+            p for b in self.blocks for p in (b.attention.query, b.attention.key, b.attention.value, b.attention.output)
+        )
         return tuple(dict.fromkeys(paths))
 
     @property

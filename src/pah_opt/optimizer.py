@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, run
 
 from pydantic import BaseModel, ConfigDict
 
-from pah_opt.environment import Backend, Environment, Obstacle
 from pah_opt.progress import Progress
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from pah_opt.environment import Backend, Environment, Obstacle
     from pah_opt.layout import ModelAdapter
     from pah_opt.splits import Split
 
@@ -148,7 +148,7 @@ class Context:
     achieved: dict[str, Any] = field(default_factory=dict)
 
     def record(self, name: str, value: Any) -> None:
-        """Report an achieved figure (JSON data), such as ``record("sparsity", 0.5)`` or ``record("skipped", {...})``."""
+        """Report an achieved figure (JSON data), such as ``record("sparsity", 0.5)``."""
         self.achieved[name] = value
 
 
@@ -216,7 +216,7 @@ class Optimizer(Protocol[ConfigT]):
         return model
 
     def finish(self, model: nn.Module, state: dict[str, Any]) -> nn.Module:
-        """Do what must wait until the tensors of a restored model are loaded (compiling, packing); by default nothing."""
+        """Do what must wait until the tensors of a restored model are loaded, such as compiling; by default nothing."""
         return model
 
 

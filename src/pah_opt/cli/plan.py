@@ -14,7 +14,7 @@ from pah_opt.cli._output import json_option, print_json, print_table
 @click.option("--no-data", is_flag=True, help="Plan for a run without calibration and training images.")
 @json_option
 def command(recipe: str, source: str, no_data: bool, as_json: bool) -> None:
-    """Predict parameters, MACs and bytes after each step of RECIPE, and find every mistake, without touching weights."""
+    """Predict what each step of RECIPE would leave, and find every mistake, without weights."""
     from pathlib import Path
 
     import pah_opt

@@ -1,4 +1,4 @@
-"""Plan a recipe (everything that can go wrong, before anything is touched), then run it, one verified step at a time."""
+"""Plan a recipe, so that everything wrong is found before anything is touched; then run it, every step verified."""
 
 from pah_opt.pipeline.plan import Plan, PlannedStep, plan
 from pah_opt.pipeline.run import OnCollapse, apply

@@ -17,8 +17,9 @@ HELD_OUT_IMAGES = 128
 
 @dataclass(frozen=True)
 class Inputs:
-    """Training images cut into parts; the test images are used for nothing but the collapse check, and only when
-    there are no training images.
+    """Training images cut into parts.
+
+    Test images serve for nothing but the collapse check, and only when there are no training images.
 
     Args:
         training: for training steps; None when there are no training images.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.environment import Environment
 from pah_opt.errors import PahOptError, Place, Problem, RecipeError
-from pah_opt.measure.model import ModelFigures
 from pah_opt.models import state_tags
 from pah_opt.optimizer import Context
 from pah_opt.pipeline.copies import meta_copy
@@ -18,8 +16,11 @@ from pah_opt.recipe.sources import as_recipe
 from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, validate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
+    from pah_opt.measure.model import ModelFigures
     from pah_opt.recipe import Recipe
     from pah_opt.recipe.sources import RecipeSource
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def step_seed(recipe_seed: int, index: int, name: str) -> int:
@@ -20,13 +23,13 @@ def step_seed(recipe_seed: int, index: int, name: str) -> int:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed Python's, NumPy's and torch's generators inside the block; restore all three after it."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # third parties use it
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # third parties use it
     with torch.random.fork_rng():
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002  # third parties use it
+        np.random.seed(seed)  # third parties use it
         torch.manual_seed(seed)
         try:
             yield
         finally:
             random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002  # third parties use it
+            np.random.set_state(numpy_state)  # third parties use it

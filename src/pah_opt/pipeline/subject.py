@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,8 @@ from pah_opt.measure.model import ModelFigures, model_figures
 from pah_opt.models import find_adapter, model_problems
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pah_opt.layout import Layout, ModelAdapter
     from pah_opt.registry import Registry
 

@@ -95,14 +95,14 @@ class Verifier:
                 "check that its layer patterns select the large layers",
             )
 
-    def _zeros(self, before: Snapshot, after: Snapshot) -> None:
+    def _zeros(self, _before: Snapshot, _after: Snapshot) -> None:
         wanted, got = self.effect.zeros_at_least, self.achieved.get("sparsity")
         if wanted is not None and (got is None or got < wanted - SPARSITY_TOLERANCE):
             self._fail(
                 NoEffectError, f"promised {wanted:.2%} zeros and reached {'none' if got is None else f'{got:.2%}'}"
             )
 
-    def _dtype(self, before: Snapshot, after: Snapshot) -> None:
+    def _dtype(self, _before: Snapshot, after: Snapshot) -> None:
         wanted, found = self.effect.linear_dtype, after.figures.linear_dtypes
         if wanted is not None and wanted not in found:
             self._fail(NoEffectError, f"promised linear layers in {wanted}; they are in {', '.join(found) or 'none'}")

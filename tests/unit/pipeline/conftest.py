@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -12,6 +12,9 @@ import pah_opt
 from pah_opt import plugins
 from pah_opt.optimizer import FRESH_TAGS, AnyOptimizer, Context, Effect, Needs, Optimizer, OptimizerConfig, Tags
 from pah_opt.testing import tiny_vit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class ScaleConfig(OptimizerConfig):
