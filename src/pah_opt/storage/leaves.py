@@ -1,0 +1,96 @@
+"""A model's tensors taken apart into leaves: plain tensors that a file can hold, and how to put them together again.
+
+Quantized tensors are subclasses that wrap several plain ones (torchao), or parameters with a state beside them
+(bitsandbytes). Their bytes are the bytes of their leaves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pah_opt.errors import ArtifactError
+from pah_opt.storage.attributes import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+COMPILED = "_orig_mod"
+"""Name that torch.compile gives to the module it wraps."""
+
+
+class Held(NamedTuple):
+    """One tensor that a module holds.
+
+    Args:
+        path: its dotted name, without the wrappers of compiled modules.
+        module: the module that holds it.
+        name: its name there.
+        tensor: the parameter or buffer.
+    """
+
+    path: str
+    module: nn.Module
+    name: str
+    tensor: Tensor
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A tensor taken apart.
+
+    Args:
+        kind: how to put it together again: ``plain``, ``torchao``, ``bnb-int8``, ``bnb-4bit``.
+        leaves: plain tensors by suffix; the suffix of a plain tensor is empty.
+        attributes: the rest, as JSON data.
+    """
+
+    kind: str
+    leaves: Mapping[str, Tensor]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def held_tensors(model: nn.Module) -> Iterator[Held]:
+    """Yield every parameter and buffer under every name it has, buffers that state dicts leave out included."""
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        path = ".".join(part for part in prefix.split(".") if part and part != COMPILED)
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):  # noqa: SLF001  # no public way
+            if tensor is not None:
+                yield Held(f"{path}.{name}" if path else name, module, name, tensor)
+
+
+def take_apart(held: Held) -> Parts:
+    """Take one tensor apart, copying nothing that can be shared.
+
+    Raises:
+        ArtifactError: the tensor is of a type that cannot be stored.
+    """
+    tensor = held.tensor
+    origin = type(tensor).__module__.partition(".")[0]
+    if origin == "bitsandbytes":
+        from pah_opt.storage.bnb import take_apart_bnb
+
+        return take_apart_bnb(held)
+    if type(tensor) in (Tensor, nn.Parameter, nn.Buffer):
+        return Parts("plain", {"": _strided(held.path, tensor)})
+    if origin == "torchao" and hasattr(tensor, "__tensor_flatten__"):
+        return _take_apart_torchao(held.path, tensor)
+    raise ArtifactError(
+        f"{held.path} is a {type(tensor).__module__}.{type(tensor).__qualname__}, which cannot be stored; "
+        "tensors that can: plain ones, torchao's and bitsandbytes'"
+    )
+
+
+def _strided(path: str, tensor: Tensor) -> Tensor:
+    if tensor.layout is not torch.strided:
+        raise ArtifactError(f"{path} has layout {tensor.layout}, which cannot be stored; call .to_dense() on it first")
+    return tensor.detach()
+
+
+def _take_apart_torchao(path: str, tensor: Any) -> Parts:
+    names, attributes = tensor.__tensor_flatten__()
+    leaves = {name: _strided(f"{path}.{name}", getattr(tensor, name)) for name in names}
+    return Parts("torchao", leaves, {"type": type(tensor).__name__, "attributes": to_json(dict(attributes))})
