@@ -62,9 +62,9 @@ def _file_text(path: Path) -> str:
             raise _error(f"the file has {path.stat().st_size:,} bytes; a recipe has at most {MOST_BYTES:,}", path)
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)  # a pipe or a device tells no size
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         remedy = "give the path of a YAML or JSON file, or the name of a preset (pah-opt presets)"
-        raise _error(f"cannot be read: {error.strerror}", path, remedy=remedy) from error
+        raise _error(f"cannot be read: {getattr(error, 'strerror', error)}", path, remedy=remedy) from error
     if len(content) > MOST_BYTES:
         raise _error(f"there are more than {MOST_BYTES:,} bytes; a recipe has fewer", path)
     try:

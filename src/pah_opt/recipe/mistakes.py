@@ -78,14 +78,14 @@ def _data_path(detail: ErrorDetails, data: object) -> Path:
         if is_key or is_index:
             data = data[part]  # type: ignore[index]  # checked above
             path.append(part)
-        elif position == last and detail["type"] == "missing":
+        elif position == last and detail["type"] == "missing" and isinstance(part, str):
             path.append(part)
     return tuple(path)
 
 
 def _mistake(path: Path, details: list[ErrorDetails], data: object, schema: Schema) -> Mistake:
     kinds = {detail["type"] for detail in details}
-    if kinds == {"missing"}:
+    if kinds == {"missing"} and not _is_there(data, path):
         return Mistake(path, f"{path[-1]!r} is missing", _allowed(schema, path))
     if kinds == {"extra_forbidden"}:
         known = sorted({key for parent in at_path(schema, path[:-1]) for key in parent.get("properties", {})})
@@ -110,6 +110,10 @@ def shown(value: object) -> str:
 def _allowed(schema: Schema, path: Path) -> str | None:
     words = [in_words(found, schema.get("$defs", {})) for found in at_path(schema, path)]
     return " or ".join(dict.fromkeys(words)) or None
+
+
+def _is_there(data: Any, path: Path) -> bool:
+    return not path or path[-1] in _value_at(data, path[:-1]) or isinstance(path[-1], int)
 
 
 def _value_at(data: Any, path: Path) -> Any:

@@ -50,7 +50,7 @@ def test_the_variable_names_plugins_or_their_distributions(value: str, monkeypat
 @pytest.mark.usefixtures("two")
 def test_an_unknown_name_in_the_variable_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAH_OPT_PLUGINS", "ant,zooo")
-    with pytest.raises(PluginError, match="PAH_OPT_PLUGINS names 'zooo', which is not installed; did you mean 'zoo'?"):
+    with pytest.raises(PluginError, match=r"PAH_OPT_PLUGINS names .zooo., .* did you mean .zoo.\?"):
         load_plugins()
 
 
@@ -70,9 +70,7 @@ def test_without_works_on_built_in_plugins() -> None:
 
 @pytest.mark.usefixtures("two")
 def test_an_unknown_name_to_leave_out_is_an_error_that_names_it() -> None:
-    with pytest.raises(
-        PluginError, match="--no-plugin names 'torchoa', which is not installed; did you mean 'torchao'?"
-    ):
+    with pytest.raises(PluginError, match=r"--no-plugin names .torchoa., .* did you mean .torchao.\?"):
         load_plugins(without=["torchoa"])
 
 
