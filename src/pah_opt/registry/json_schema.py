@@ -26,8 +26,8 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         "enum": [optimizer.name for optimizer in optimizers],
         "markdownEnumDescriptions": [optimizer.summary for optimizer in optimizers],
     }
-    step["allOf"] = [_when_used(optimizer) for optimizer in optimizers]
     for optimizer in optimizers:
+        step.setdefault("allOf", []).append(_when_used(optimizer))
         definitions.update(_parameter_definitions(optimizer))
     return schema
 

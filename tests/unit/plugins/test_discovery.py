@@ -76,7 +76,7 @@ def test_an_unknown_name_to_leave_out_is_an_error_that_names_it() -> None:
 
 def test_plugins_of_this_process_are_chosen_whatever_the_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAH_OPT_PLUGINS", "")
-    plugin = SimpleNamespace(pah_opt_presets=pah_opt.hookimpl(list))
+    plugin = SimpleNamespace(pah_opt_presets=pah_opt.hookimpl(lambda: ()))
     assert third_party(extra={"mine": plugin}) == ["mine"]
     assert third_party(extra={"mine": plugin}, without=["mine"]) == []
 

@@ -186,13 +186,13 @@ def test_an_entry_point_must_not_name_a_class_none_or_what_is_missing(
 
 
 def test_a_hook_may_have_a_name_of_its_own() -> None:
-    plugin = SimpleNamespace(presets=pah_opt.hookimpl(specname="pah_opt_presets")(list))
+    plugin = SimpleNamespace(presets=pah_opt.hookimpl(specname="pah_opt_presets")(lambda: ()))
     plugins = load_plugins(extra={"mine": plugin}, strict=True, without=[BUILT_IN])
     assert loaded_names(plugins) == ["mine"]
 
 
 def test_extra_plugins_come_from_no_distribution() -> None:
-    plugin = SimpleNamespace(pah_opt_presets=pah_opt.hookimpl(list))
+    plugin = SimpleNamespace(pah_opt_presets=pah_opt.hookimpl(lambda: ()))
     (loaded,) = load_plugins(extra={"mine": plugin}, without=[BUILT_IN]).loaded
     assert (loaded.origin.distribution, loaded.origin.version) == (None, None)
     assert str(loaded.origin) == "'mine' (registered in this process)"

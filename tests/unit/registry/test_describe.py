@@ -1,0 +1,139 @@
+"""Strategies and plugins described as JSON data."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pah_opt import Needs
+from pah_opt.environment import Environment
+from pah_opt.errors import PluginError
+from pah_opt.plugins import LeftOutPlugin, LoadedPlugin, Origin, Plugins
+from pah_opt.registry import RegisteredOptimizer, Registry, default_registry, describe_optimizer, describe_plugins
+from pah_opt.registry.describe import needs_in_words, obstacles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pah_opt.optimizer import AnyOptimizer
+
+HERE = Environment(cuda=False)
+
+
+def test_a_strategy_is_described_with_its_parameters(registry: Registry) -> None:
+    assert describe_optimizer(registry.get("prune"), HERE) == {
+        "name": "prune",
+        "summary": "Removes what matters least.",
+        "goal": "both",
+        "plugin": "basics",
+        "distribution": "basics-dist",
+        "version": "1.0",
+        "available": True,
+        "obstacles": [],
+        "needs": [],
+        "backends": [],
+        "references": ["arXiv 1506.02626"],
+        "parameters": [
+            {
+                "name": "ratio",
+                "type": "number > 0 and < 1",
+                "required": False,
+                "default": 0.5,
+                "description": "Share that goes.",
+            },
+            {
+                "name": "scope",
+                "type": "layer or global",
+                "required": False,
+                "default": "layer",
+                "description": "Where weights are compared.",
+            },
+        ],
+    }
+
+
+def test_what_keeps_a_strategy_from_running_is_described_with_the_remedy(registry: Registry) -> None:
+    described = describe_optimizer(registry.get("pack"), Environment(cuda=False, versions={"no-such-library": "1.5"}))
+    assert described["available"] is False
+    assert described["obstacles"] == [
+        {"reason": "no-such-library 1.5 is installed, >=2 is needed", "remedy": "pip install 'pah-opt[pack]'"}
+    ]
+    assert described["backends"] == [{"distribution": "no-such-library", "versions": ">=2", "installed": "1.5"}]
+
+
+def test_needs_are_unknown_where_a_parameter_has_no_default(registry: Registry) -> None:
+    described = describe_optimizer(registry.get("quantize"), HERE)
+    assert described["needs"] is None
+    assert described["parameters"][0]["required"] is True
+
+
+def test_hardware_that_the_defaults_need_is_an_obstacle(changed: Callable[..., AnyOptimizer]) -> None:
+    fast = changed(needs=lambda self, config: Needs(capability=(9, 0), instead="use prune"))
+    (obstacle,) = obstacles(fast, HERE)
+    assert str(obstacle) == "needs a CUDA device, and there is none; run it on a machine with one; or use prune"
+    assert obstacles(fast, Environment(cuda=True, capability=(9, 0))) == ()
+
+
+def test_a_strategy_that_raises_when_asked_is_an_obstacle_to_itself_only(changed: Callable[..., AnyOptimizer]) -> None:
+    def raises(self: object, environment: object) -> None:
+        raise OSError("no driver")
+
+    (obstacle,) = obstacles(changed(available=raises), HERE)
+    assert obstacle.reason == "its available() failed with OSError: no driver"
+
+
+@pytest.mark.parametrize(
+    ("needs", "words"),
+    [
+        (Needs(), []),
+        (Needs(calibration=True), ["calibration images"]),
+        (Needs(calibration=True, labels=True), ["labelled calibration images"]),
+        (Needs(optional_calibration=True), ["calibration images, where there are any"]),
+        (Needs(training=True, cuda=True), ["training images", "a CUDA device"]),
+        (Needs(capability=(8, 9)), ["a CUDA device of compute capability 8.9 or newer"]),
+    ],
+)
+def test_needs_are_said_in_words(needs: Needs, words: list[str]) -> None:
+    assert needs_in_words(needs) == words
+
+
+def test_plugins_are_described_by_what_became_of_them(plugin: Callable[..., LoadedPlugin], prune: AnyOptimizer) -> None:
+    broken = LeftOutPlugin(Origin("bad", "bad-dist", "2"), PluginError("kaput"), "Traceback ...")
+    registry = Registry.of(Plugins((plugin("good", prune),), (broken,), (Origin("other"),)))
+    described = describe_plugins(registry)
+    assert described["loaded"] == [
+        {
+            "name": "good",
+            "distribution": "good-dist",
+            "version": "1.0",
+            "target": "good",
+            "strategies": ["prune"],
+            "adapters": [],
+            "metrics": [],
+            "presets": [],
+        }
+    ]
+    assert described["left_out"][0]["error"] == "kaput"
+    assert described["left_out"][0]["traceback"] == "Traceback ..."
+    assert described["not_chosen"][0]["name"] == "other"
+    assert described["api_version"] == 1
+
+
+def test_everything_installed_can_be_described_as_json() -> None:
+    registry = default_registry()
+    described: list[RegisteredOptimizer] = list(registry.optimizers.values())
+    json.dumps([describe_optimizer(registered, HERE) for registered in described], allow_nan=False)
+    json.dumps(describe_plugins(registry))
+
+
+def test_every_parameter_of_the_library_is_documented() -> None:
+    built_in = [registered for registered in default_registry().optimizers.values() if registered.origin.built_in]
+    undocumented = [
+        f"{registered.optimizer.name}.{parameter['name']}"
+        for registered in built_in
+        for parameter in describe_optimizer(registered, HERE)["parameters"]
+        if not parameter["description"]
+    ]
+    assert undocumented == []
