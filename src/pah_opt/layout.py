@@ -11,6 +11,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from pah_opt.errors import UnsupportedModelError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -166,6 +168,14 @@ class ModelAdapter(Protocol):
     @abstractmethod
     def rebuild(self, structure: dict[str, Any]) -> nn.Module:
         """Make a model with the shapes that :meth:`structure` described, on the current default device."""
+
+    def resize(self, model: nn.Module, height: int, width: int) -> None:
+        """Change the input size, in pixels: interpolate position embeddings in place, keep every attribute true.
+
+        Raises:
+            UnsupportedModelError: this family has a fixed input size, or the patch does not divide the size.
+        """
+        raise UnsupportedModelError(f"models of the family {self.name!r} have a fixed input size")
 
     def logits(self, output: Any) -> Tensor:
         """Take the logits, ``(batch, num_classes)``, out of what ``model(pixel_values)`` returned.

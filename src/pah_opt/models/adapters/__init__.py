@@ -1,0 +1,1 @@
+"""ModelAdapters of the families that come with the library, one module each."""

@@ -1,0 +1,50 @@
+"""Hugging Face DINOv2, with or without register tokens, with plain or SwiGLU feed-forward networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pah_opt.models.adapters.hf_vit import ATTENTION, MLP
+from pah_opt.models.adapters.huggingface import HuggingFaceAdapter
+from pah_opt.models.adapters.names import FamilyNames, MlpNames
+
+if TYPE_CHECKING:
+    from pah_opt.layout import Layout
+
+SWIGLU = MlpNames("mlp", "mlp.up_proj", "mlp.down_proj", gate="mlp.gate_proj")
+
+
+class HuggingFaceDINOv2(HuggingFaceAdapter):
+    """``Dinov2ForImageClassification``, ``Dinov2WithRegistersForImageClassification`` and their bare backbones.
+
+    The classifier takes the class token and the mean patch together, so it is twice as wide as the embedding.
+    The config gives the feed-forward width as an integer ``mlp_ratio``; other widths are described per block.
+    """
+
+    name = "hf-dinov2"
+    names = FamilyNames(
+        roots=("dinov2", "dinov2_with_registers", ""), blocks="encoder.layer", native=ATTENTION,
+        attention_module="attention", mlps=(MLP, SWIGLU), norms=("norm1", "norm2"), final_norms=("layernorm",),
+        patch_embedding="embeddings.patch_embeddings.projection", positions="embeddings.position_embeddings",
+        classifiers=("classifier",),
+    )  # fmt: skip
+
+    def _mlp_statement(self, config: Any, layout: Layout) -> tuple[str, Any]:
+        widest = max(block.mlp.width for block in layout.blocks)
+        gated = layout.blocks[0].mlp.gate is not None
+        ratios = range(1, 2 + 3 * widest // (2 * layout.hidden_size) + 1)
+        exact = [ratio for ratio in ratios if mlp_width(layout.hidden_size, ratio, gated=gated) == widest]
+        return "mlp_ratio", exact[0] if exact else config.mlp_ratio
+
+    def _stated_mlp_width(self, config: Any, layout: Layout, value: Any) -> int:
+        return mlp_width(layout.hidden_size, value, gated=layout.blocks[0].mlp.gate is not None)
+
+
+def mlp_width(hidden_size: int, ratio: float, *, gated: bool) -> int:
+    """Return the feed-forward width that transformers makes of an ``mlp_ratio``.
+
+    >>> mlp_width(384, 4, gated=False), mlp_width(384, 4, gated=True)
+    (1536, 1024)
+    """
+    width = int(hidden_size * ratio)
+    return (int(width * 2 / 3) + 7) // 8 * 8 if gated else width
