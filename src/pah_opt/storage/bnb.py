@@ -56,7 +56,7 @@ def _four_bit(tensor: Any) -> Parts:
         leaves |= {"offset": state.offset, "nested_absmax": state.state2.absmax, "nested_code": state.state2.code}
         attributes |= {"nested_blocksize": state.state2.blocksize, "nested_dtype": state.state2.dtype}
     encoded = {name: to_json(value) for name, value in attributes.items()}
-    return Parts("bnb-4bit", {name: leaf.detach() for name, leaf in leaves.items()}, encoded)
+    return Parts("bnb-4bit", {name: leaf.detach() for name, leaf in leaves.items()}, attributes=encoded)
 
 
 def _row_major(tensor: Any) -> tuple[Tensor, Any]:

@@ -33,6 +33,16 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integer type of each item size: equal bits compare equal, which floats do not (NaN, minus zero)."""
 
+MAGNITUDE_BITS = {
+    torch.float8_e4m3fn: 0x7F,
+    torch.float8_e5m2: 0x7F,
+    torch.float16: 0x7FFF,
+    torch.bfloat16: 0x7FFF,
+    torch.float32: 0x7FFF_FFFF,
+    torch.float64: 0x7FFF_FFFF_FFFF_FFFF,
+}
+"""All bits but the sign, for types that have a minus zero."""
+
 
 def dtype_name(dtype: torch.dtype) -> str:
     """Return the name of ``dtype`` in a file.
@@ -48,3 +58,14 @@ def dtype_name(dtype: torch.dtype) -> str:
 def nbytes_of(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
     """Return the bytes of a dense tensor."""
     return math.prod(shape) * dtype.itemsize
+
+
+def known_dtype(name: str) -> str:
+    """Return ``name`` if it is the name of a type that can be stored.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if name not in DTYPES:
+        raise ValueError(f"{name!r} is not one of {', '.join(DTYPES)}")
+    return name

@@ -2,7 +2,8 @@
 
 An encoding is a small tree. ``Dense`` is the tensor itself. ``Bitmask`` keeps one bit per element and the values that
 are not zero; both parts are encoded in turn, so that the mask of a very sparse tensor shrinks as well. ``Nibbles``
-packs integers of four bits in pairs. Bits are compared, not numbers: NaN and minus zero survive.
+packs integers of four bits in pairs. Minus zero counts as zero (masking by multiplication leaves it behind), so a
+bitmask turns it into plus zero; every other value, NaN included, survives bit for bit.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from pah_opt.errors import ArtifactError
-from pah_opt.storage.dtypes import DTYPES, INTEGERS, dtype_name, nbytes_of
+from pah_opt.storage.dtypes import DTYPES, INTEGERS, MAGNITUDE_BITS, dtype_name, known_dtype, nbytes_of
 
 SAVING_BYTES = 1024
 """An encoding must save this much: more than the names of its parts take in the file's header and index."""
@@ -36,6 +38,8 @@ class Entry(NamedTuple):
         return nbytes_of(DTYPES[self.dtype], self.shape)
 
 
+DtypeName = Annotated[str, AfterValidator(known_dtype)]
+Shape = tuple[Annotated[int, Field(ge=0, lt=2**48)], ...]
 Read = Callable[[Entry], Tensor]
 """Gives the tensor of an entry."""
 
@@ -44,8 +48,9 @@ Read = Callable[[Entry], Tensor]
 class Dense:
     """The tensor as it is."""
 
-    dtype: str
-    shape: tuple[int, ...]
+    dtype: DtypeName
+    shape: Shape
+    kind: Literal["dense"] = "dense"
 
     def entries(self, name: str) -> list[Entry]:
         """List the entries in the file."""
@@ -54,10 +59,6 @@ class Dense:
     def encode(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield the content of each entry, in the order of :meth:`entries`."""
         yield name, tensor
-
-    def to_json(self) -> dict[str, Any]:
-        """Describe the encoding for the index."""
-        return {"kind": "dense", "dtype": self.dtype, "shape": list(self.shape)}
 
     def decode(self, name: str, read: Read) -> Tensor:
         """Read the tensor back."""
@@ -68,8 +69,9 @@ class Dense:
 class Nibbles:
     """Two integers of four bits a byte, the first in the low half; signed for int8, unsigned for uint8."""
 
-    dtype: str
-    shape: tuple[int, ...]
+    dtype: Annotated[str, Field(pattern="^(I8|U8)$")]
+    shape: Shape
+    kind: Literal["nibbles"] = "nibbles"
 
     def entries(self, name: str) -> list[Entry]:
         """List the entries in the file."""
@@ -79,10 +81,6 @@ class Nibbles:
         """Yield the packed bytes."""
         flat = torch.nn.functional.pad(integers(tensor), (0, tensor.numel() % 2))
         yield f"{name}.nibbles", (flat[0::2] & 15) | (flat[1::2] << 4)
-
-    def to_json(self) -> dict[str, Any]:
-        """Describe the encoding for the index."""
-        return {"kind": "nibbles", "dtype": self.dtype, "shape": list(self.shape)}
 
     def decode(self, name: str, read: Read) -> Tensor:
         """Read and unpack."""
@@ -98,10 +96,16 @@ class Nibbles:
 class Bitmask:
     """One bit per element says whether it is in ``values``; the first element has the lowest bit of the first byte."""
 
-    dtype: str
-    shape: tuple[int, ...]
+    dtype: DtypeName
+    shape: Shape
     mask: Encoding
     values: Encoding
+    kind: Literal["bitmask"] = "bitmask"
+
+    def __post_init__(self) -> None:
+        bits = 8 * math.prod(self.mask.shape)
+        if self.mask.dtype != "U8" or self.values.dtype != self.dtype or bits < math.prod(self.shape):
+            raise ValueError("a mask or values that do not fit the tensor")
 
     def entries(self, name: str) -> list[Entry]:
         """List the entries in the file."""
@@ -109,15 +113,9 @@ class Bitmask:
 
     def encode(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield the mask's entries, then those of the values."""
-        flat = integers(tensor)
-        kept = flat != 0
+        flat, kept = integers(tensor), nonzero(tensor)
         yield from self.mask.encode(f"{name}.mask", pack_bits(kept))
         yield from self.values.encode(f"{name}.values", flat[kept].view(tensor.dtype))
-
-    def to_json(self) -> dict[str, Any]:
-        """Describe the encoding for the index."""
-        parts = {"mask": self.mask.to_json(), "values": self.values.to_json()}
-        return {"kind": "bitmask", "dtype": self.dtype, "shape": list(self.shape), **parts}
 
     def decode(self, name: str, read: Read) -> Tensor:
         """Read both parts and put the values where the mask says."""
@@ -130,7 +128,7 @@ class Bitmask:
         return flat.view(values.dtype).view(self.shape)
 
 
-Encoding = Dense | Bitmask | Nibbles
+Encoding = Annotated[Dense | Bitmask | Nibbles, Field(discriminator="kind")]
 
 
 def choose(tensor: Tensor) -> Encoding:
@@ -159,13 +157,13 @@ def _plain(tensor: Tensor, name: str, shape: tuple[int, ...]) -> Dense | Nibbles
 
 def _masked(tensor: Tensor, plain: Dense | Nibbles) -> Bitmask | None:
     """Return a bitmask encoding when it is smaller than ``plain``."""
-    flat = integers(tensor)
-    count = int(torch.count_nonzero(flat))
+    kept = nonzero(tensor)
+    count = int(torch.count_nonzero(kept))
     values = type(plain)(plain.dtype, (count,))
     limit = plain_bytes(plain) - plain_bytes(values) - SAVING_BYTES
     if limit <= 0:
         return None
-    mask = choose(pack_bits(flat != 0))
+    mask = choose(pack_bits(kept))
     return Bitmask(plain.dtype, plain.shape, mask, values) if encoded_bytes(mask) <= limit else None
 
 
@@ -185,9 +183,19 @@ def integers(tensor: Tensor) -> Tensor:
     return flat.view(INTEGERS[tensor.itemsize]).cpu()
 
 
+def nonzero(tensor: Tensor) -> Tensor:
+    """Tell for each element, flat on the CPU, whether it is anything but zero or minus zero.
+
+    Bits are looked at, because comparing floats takes subnormal numbers for zeros where the processor flushes them.
+    """
+    flat = integers(tensor)
+    return (flat & MAGNITUDE_BITS[tensor.dtype] if tensor.dtype in MAGNITUDE_BITS else flat) != 0
+
+
 def pack_bits(flags: Tensor) -> Tensor:
-    """Pack booleans, eight a byte, the first in the lowest bit."""
-    return torch.from_numpy(np.packbits(flags.numpy(), bitorder="little"))
+    """Pack booleans, eight a byte, the first in the lowest bit; whole groups of 64, so that what follows is aligned."""
+    packed = np.packbits(flags.numpy(), bitorder="little")
+    return torch.from_numpy(np.pad(packed, (0, -len(packed) % 8)))
 
 
 def unpack_bits(packed: Tensor, count: int) -> Tensor:

@@ -45,11 +45,13 @@ class Parts:
     Args:
         kind: how to put it together again: ``plain``, ``torchao``, ``bnb-int8``, ``bnb-4bit``.
         leaves: plain tensors by suffix; the suffix of a plain tensor is empty.
+        type: name of the tensor's class, where several have the same kind.
         attributes: the rest, as JSON data.
     """
 
     kind: str
     leaves: Mapping[str, Tensor]
+    type: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -93,4 +95,4 @@ def _strided(path: str, tensor: Tensor) -> Tensor:
 def _take_apart_torchao(path: str, tensor: Any) -> Parts:
     names, attributes = tensor.__tensor_flatten__()
     leaves = {name: _strided(f"{path}.{name}", getattr(tensor, name)) for name in names}
-    return Parts("torchao", leaves, {"type": type(tensor).__name__, "attributes": to_json(dict(attributes))})
+    return Parts("torchao", leaves, type(tensor).__name__, {key: to_json(value) for key, value in attributes.items()})

@@ -7,11 +7,13 @@ shared or quantized is described in the index, JSON data in the file's metadata 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.storage.encoding import Dense, Encoding, Entry, choose
-from pah_opt.storage.leaves import Held, Parts, held_tensors, take_apart
+from pah_opt.storage.index import INDEX_KEY, Index, Quantized
+from pah_opt.storage.leaves import Held, held_tensors, take_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 ALIGNMENT = 64
 """Data and large tensors start at multiples of this, so that they can be mapped into memory and used in place."""
-INDEX_KEY = "pah_opt"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,16 @@ class Leaf:
     tensor: Tensor
     encoding: Encoding
 
+    @property
+    def entries(self) -> list[Entry]:
+        """The entries that hold it."""
+        return self.encoding.entries(self.name)
+
+    @property
+    def alignment(self) -> int:
+        """The power of two, at most :data:`ALIGNMENT`, that divides the size of each of its entries."""
+        return min(math.gcd(entry.nbytes, ALIGNMENT) for entry in self.entries)
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -38,11 +49,11 @@ class Weights:
 
     Args:
         leaves: plain tensors, each once.
-        index: what a reader needs besides the entries, as JSON data.
+        index: what a reader needs besides the entries.
     """
 
     leaves: tuple[Leaf, ...]
-    index: Mapping[str, Any]
+    index: Index
 
     @classmethod
     def of(cls, model: nn.Module) -> Weights:
@@ -53,18 +64,14 @@ class Weights:
         """
         return _Collector().collect(model)
 
+    @property
     def entries(self) -> list[Entry]:
-        """List the file's entries in the order of their data: large and evenly sized ones first, so that they align."""
-        entries = [entry for leaf in self.leaves for entry in leaf.encoding.entries(leaf.name)]
-        return sorted(entries, key=lambda e: (e.nbytes % ALIGNMENT != 0, -_item_alignment(e), e.name))
+        """The file's entries, in the order of their data."""
+        return [entry for leaf in self.leaves for entry in leaf.entries]
 
     def header(self) -> bytes:
         """Return what the file holds before the data: the length of the header, and the header, padded."""
-        return header_bytes(self.entries(), {INDEX_KEY: json.dumps(self.index, separators=(",", ":"), sort_keys=True)})
-
-
-def _item_alignment(entry: Entry) -> int:
-    return entry.nbytes & -entry.nbytes if entry.nbytes % ALIGNMENT else ALIGNMENT
+        return header_bytes(self.entries, {INDEX_KEY: self.index.to_text()})
 
 
 def header_bytes(entries: list[Entry], metadata: Mapping[str, str]) -> bytes:
@@ -95,21 +102,18 @@ class _Collector:
         self._leaves: list[Leaf] = []
         self._names_of_tensors: dict[int, str] = {}
         self._names_of_memory: dict[tuple[Any, ...], str] = {}
-        self._quantized: dict[str, Any] = {}
+        self._quantized: dict[str, Quantized] = {}
         self._shared: dict[str, str] = {}
         self._parts: dict[str, str] = {}
-        self._encodings: dict[str, Any] = {}
+        self._encodings: dict[str, Encoding] = {}
 
     def collect(self, model: nn.Module) -> Weights:
         for held in held_tensors(model):
             self._add(held)
-        index = {
-            "quantized": self._quantized,
-            "shared": self._shared,
-            "parts": self._parts,
-            "encodings": self._encodings,
-        }
-        return Weights(tuple(self._leaves), {key: value for key, value in index.items() if value})
+        index = Index(encodings=self._encodings, parts=self._parts, quantized=self._quantized, shared=self._shared)
+        # What is evenly sized comes first: every entry then starts at a multiple of its own item size, at least.
+        leaves = sorted(self._leaves, key=lambda leaf: -leaf.alignment)
+        return Weights(tuple(leaves), index)
 
     def _add(self, held: Held) -> None:
         first = self._names_of_tensors.setdefault(id(held.tensor), held.path)
@@ -118,7 +122,9 @@ class _Collector:
             return
         parts = take_apart(held)
         if parts.kind != "plain":
-            self._quantized[held.path] = _described(parts)
+            self._quantized[held.path] = Quantized(
+                kind=parts.kind, parts=tuple(parts.leaves), type=parts.type, attributes=dict(parts.attributes)
+            )
         for suffix, tensor in parts.leaves.items():
             self._add_leaf(f"{held.path}.{suffix}" if suffix else held.path, tensor)
 
@@ -130,11 +136,7 @@ class _Collector:
         encoding = choose(tensor)
         self._leaves.append(Leaf(name, tensor, encoding))
         if not isinstance(encoding, Dense):
-            self._encodings[name] = encoding.to_json()
-
-
-def _described(parts: Parts) -> dict[str, Any]:
-    return {"kind": parts.kind, "parts": list(parts.leaves), **parts.attributes}
+            self._encodings[name] = encoding
 
 
 def _memory(tensor: Tensor, name: str) -> tuple[Any, ...]:
