@@ -35,7 +35,10 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(header, overflow="fold", no_wrap=position == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False, soft_wrap=False).print(table)
+    console = Console(highlight=False)
+    with console.capture() as rendered:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in rendered.get().splitlines()))
 
 
 def print_field(label: str, value: str, *, indent: int = 0) -> None:

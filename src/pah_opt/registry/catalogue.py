@@ -93,7 +93,7 @@ class Registry:
             UnknownOptimizerError: no loaded plugin brings it; names the nearest one.
         """
         if name not in self.optimizers:
-            raise UnknownOptimizerError([self.unknown(name)])
+            raise UnknownOptimizerError([self.unknown(name)], "unknown strategy")
         return self.optimizers[name]
 
     def recipe(self, source: RecipeSource) -> Recipe:

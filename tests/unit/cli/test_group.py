@@ -1,0 +1,139 @@
+"""The group: finding commands, rendering errors, exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+import pytest
+from click.testing import Result
+
+from pah_opt.cli import main
+from pah_opt.errors import (
+    GateFailedError,
+    NoEffectError,
+    PahOptError,
+    Place,
+    PluginError,
+    Problem,
+    RecipeError,
+    UnsupportedModelError,
+)
+from pah_opt.version import __version__
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch, run: Run) -> Callable[..., Result]:
+    """Run a command whose work raises the given error."""
+
+    def run_failing(error: BaseException, *options: str) -> Result:
+        @click.command("schema")
+        def command() -> None:
+            raise error
+
+        monkeypatch.setattr("pah_opt.cli.schema.command", command)
+        return run(*options, "schema")
+
+    import pah_opt.cli.schema  # noqa: F401  # so that it can be patched
+
+    return run_failing
+
+
+def test_every_command_shows_its_help(run: Run) -> None:
+    context = click.Context(main)
+    names = main.list_commands(context)
+    assert {"list", "plugins", "presets", "schema"} <= set(names)
+    for name in names:
+        result = run(name, "--help")
+        assert result.exit_code == 0, (name, result.output)
+        assert result.stdout.startswith("Usage: ")
+
+
+def test_the_groups_help_lists_commands_options_and_exit_status(run: Run) -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for words in ("plugins", "--no-plugin", "--version", "--debug", "Exit status: 0 done, 1 it failed, 2 the input"):
+        assert words in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_every_command_says_in_one_sentence_what_it_does() -> None:
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
+        assert str(command.help).partition("\n\n")[0].strip().endswith((".", ".)")), name
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").stdout == f"pah-opt {__version__}\n"
+
+
+def test_an_unknown_command_is_refused_with_the_nearest(run: Run) -> None:
+    result = run("plugin")
+    assert result.exit_code == 2
+    assert "there is no command 'plugin'; did you mean 'plugins'?" in result.stderr
+
+
+def test_an_unknown_command_unlike_any_is_refused_with_all(run: Run) -> None:
+    assert "there is no command 'xyz'; commands: " in run("xyz").stderr
+
+
+def test_modules_with_an_underscore_are_no_commands(run: Run) -> None:
+    assert run("-group").exit_code == 2
+    assert not any(name.startswith(("-", "_")) for name in main.list_commands(click.Context(main)))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RecipeError([Problem("wrong", Place("half.yaml", 3))]), 2),
+        (PluginError("broken"), 2),
+        (UnsupportedModelError("a CNN"), 2),
+        (NoEffectError(0, "prune", "nothing changed"), 1),
+        (GateFailedError("too slow"), 1),
+        (OSError(28, "No space left on device", "out/report.json"), 1),
+    ],
+)
+def test_an_error_is_said_in_words_with_its_exit_status(
+    error: PahOptError, status: int, failing: Callable[..., Result]
+) -> None:
+    result = failing(error)
+    assert result.exit_code == status
+    assert result.stderr == f"error: {error}\n"
+    assert result.stdout == ""
+
+
+def test_debug_shows_the_traceback(failing: Callable[..., Result]) -> None:
+    error = GateFailedError("too slow")
+    assert failing(error, "--debug").exception is error
+
+
+def test_a_bug_is_not_hidden(failing: Callable[..., Result]) -> None:
+    error = ZeroDivisionError("a bug")
+    assert failing(error).exception is error
+
+
+def test_ctrl_c_ends_with_130(failing: Callable[..., Result]) -> None:
+    result = failing(KeyboardInterrupt())
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+def test_no_plugin_leaves_plugins_out_of_this_run_only(run: Run) -> None:
+    assert "cli-shrink" in run("list").stdout
+    assert "cli-shrink" not in run("--no-plugin", "cli-tests", "list").stdout
+    assert "cli-shrink" in run("list").stdout
+
+
+def test_no_plugin_may_be_repeated(run: Run) -> None:
+    result = run("--no-plugin", "torchao", "--no-plugin", "cli-tests", "plugins")
+    not_chosen = [line.split()[0] for line in result.stdout.splitlines() if "not chosen" in line]
+    assert {"torchao", "cli-tests"} <= set(not_chosen)
+
+
+def test_an_unknown_plugin_to_leave_out_is_refused_with_the_nearest(run: Run) -> None:
+    result = run("--no-plugin", "torchoa", "list")
+    assert result.exit_code == 2
+    assert "--no-plugin names 'torchoa', which is not installed; did you mean 'torchao'?" in result.stderr
