@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from pah_opt.errors import DataError, MeasurementError, PahOptError
+from pah_opt.measure.modes import evaluating
 from pah_opt.measure.shadow import input_dtype
+from pah_opt.measure.statistics import binomial_tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +41,7 @@ class Predictions:
         confidences: softmax probability of the predicted class, float64, ``(images,)``.
         nll: negative log-likelihood of the label in nats, float64, ``(images,)``.
         num_classes: width of the logits.
-        fingerprint: of the split.
+        fingerprint: of the images.
     """
 
     labels: NDArray[np.int64]
@@ -84,6 +86,7 @@ def predict(
     *,
     batch_size: int = 64,
     device: torch.device | str | None = None,
+    fingerprint: str | None = None,
 ) -> Predictions:
     """Classify every image of ``split``.
 
@@ -93,6 +96,8 @@ def predict(
         split: labelled images, preprocessed for this model.
         batch_size: images per forward pass.
         device: where the images are sent; by default where the model is.
+        fingerprint: of the images as they were before ``split`` was resized for this model, so that models with
+            different input sizes can be compared image by image; by default the split's.
 
     Raises:
         DataError: there are no images, or labels do not fit the split's classes or the model's head.
@@ -101,14 +106,9 @@ def predict(
     if len(split) == 0:
         raise DataError(f"{split.name} holds no images; accuracy needs at least one")
     target = torch.device(device) if device is not None else _device_of(model)
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            rows = [_judge(logits, labels) for logits, labels in _logits(model, adapter, split, batch_size, target)]
-    finally:
-        model.train(training)
-    return _joined(rows, split)
+    with evaluating(model), torch.inference_mode():
+        rows = [_judge(logits, labels) for logits, labels in _logits(model, adapter, split, batch_size, target)]
+    return _joined(rows, split, fingerprint)
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,8 @@ def _checked_logits(logits: Tensor, labels: Tensor, split: Split) -> Tensor:
     if logits.shape[1] != len(split.class_names):
         raise DataError(
             f"the model's head has {logits.shape[1]} classes, {split.name} has {len(split.class_names)}: "
-            "their labels do not mean the same, and accuracy would be noise; fit a head for these classes or choose the "
-            "matching dataset"
+            "their labels do not mean the same, and accuracy would be noise; fit a head for these classes, or choose "
+            "the dataset it was trained for"
         )
     bad = int((~torch.isfinite(logits)).any(dim=1).sum())
     if bad:
@@ -187,7 +187,7 @@ def _judge(logits: Tensor, labels: Tensor) -> _Judged:
     return _Judged(labels, predicted, top5, confidences, nll, logits.shape[1])
 
 
-def _joined(rows: list[_Judged], split: Split) -> Predictions:
+def _joined(rows: list[_Judged], split: Split, fingerprint: str | None) -> Predictions:
     labels = torch.cat([row.labels for row in rows])
     if len(labels) != len(split):
         raise DataError(
@@ -201,7 +201,7 @@ def _joined(rows: list[_Judged], split: Split) -> Predictions:
         confidences=torch.cat([row.confidences for row in rows]).numpy(),
         nll=torch.cat([row.nll for row in rows]).numpy(),
         num_classes=rows[0].num_classes,
-        fingerprint=split.fingerprint,
+        fingerprint=fingerprint or split.fingerprint,
     )
 
 
@@ -232,18 +232,3 @@ def at_chance(predictions: Predictions, num_classes: int, *, level: float = 0.00
     answers = np.bincount(predictions.predicted, minlength=num_classes) / count
     accident = float((labels * answers).sum()) if np.count_nonzero(labels) > 1 else 0.0
     return binomial_tail(int(predictions.correct.sum()), count, max(1.0 / num_classes, accident)) > level
-
-
-def binomial_tail(successes: int, trials: int, probability: float) -> float:
-    """Return the probability of at least ``successes`` in ``trials`` independent trials, exactly.
-
-    >>> binomial_tail(1, 2, 0.5)
-    0.75
-    """
-    if successes <= 0 or probability >= 1.0:
-        return 1.0
-    counts = torch.arange(successes, trials + 1, dtype=torch.float64)
-    n = torch.tensor(float(trials), dtype=torch.float64)
-    log_choose = torch.lgamma(n + 1) - torch.lgamma(counts + 1) - torch.lgamma(n - counts + 1)
-    logs = log_choose + counts * np.log(probability) + (n - counts) * np.log1p(-probability)
-    return min(1.0, float(torch.logsumexp(logs, dim=0).exp()))

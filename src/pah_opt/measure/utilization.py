@@ -1,0 +1,82 @@
+"""How busy the device was, and what share of its matrix rate a model reaches."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from pah_opt.measure.schema import Utilization
+from pah_opt.measure.timer import timer_for
+
+if TYPE_CHECKING:
+    from pah_opt.measure.nvml import Reading
+    from pah_opt.measure.sampling import Samples
+
+SIZES = {"cuda": 8192, "cpu": 1536}
+"""Rows and columns of the square matrices whose product gives the device's rate."""
+RATE_S = 0.4
+"""Seconds spent on it, at least."""
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = RATE_S, size: int | None = None) -> float:
+    """Measure the rate of dense matrix products on a device, in FLOP/s.
+
+    Args:
+        device: where.
+        dtype: a floating-point type.
+        seconds: how long to measure.
+        size: rows and columns of the matrices.
+
+    Returns:
+        The median rate of single products. Inputs are random: with zeros the chip draws less power and clocks higher.
+    """
+    size = size or SIZES.get(device.type, 2048)
+    timer = timer_for(device)
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    out = torch.empty_like(left)
+
+    def product() -> None:
+        torch.mm(left, right, out=out)
+
+    timer.time(product, 3)
+    times: list[float] = []
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        times += timer.time(product, 10).device_ms if device.type == "cuda" else timer.wall_ms(product)
+    return 2.0 * size**3 / (statistics.median(times) / 1e3)
+
+
+def utilization(
+    flops: int | None, images_per_s: float | None, rate: tuple[float, torch.dtype] | None, samples: Reading[Samples]
+) -> Utilization:
+    """Put together what was sampled and counted.
+
+    Args:
+        flops: of one image.
+        images_per_s: throughput.
+        rate: the device's matrix rate in FLOP/s and the type it was measured in.
+        samples: what was sampled while the model ran, or why nothing was.
+    """
+    known: dict[str, object] = {}
+    reasons: dict[str, str] = {}
+    if rate is not None:
+        known |= {"matrix_tflops": rate[0] / 1e12, "matrix_dtype": str(rate[1]).removeprefix("torch.")}
+    if rate is not None and flops is not None and images_per_s is not None:
+        known["mfu_pct"] = 100.0 * flops * images_per_s / rate[0]
+    else:
+        reasons["mfu_pct"] = "needs the throughput, the model's FLOPs and the device's matrix rate"
+    if samples.value is not None:
+        known |= _sampled(samples.value, reasons)
+    return Utilization.having(samples.reason or "not measured", reasons, **known)
+
+
+def _sampled(samples: Samples, reasons: dict[str, str]) -> dict[str, object]:
+    busy, memory = samples.mean("gpu_pct"), samples.mean("mem_pct")
+    reasons |= {"gpu_pct_mean": busy.reason, "mem_pct_mean": memory.reason}
+    return {
+        "gpu_pct_mean": busy.value, "mem_pct_mean": memory.value,
+        "samples": samples.count, "period_ms": samples.period_ms,
+    }  # fmt: skip

@@ -1,0 +1,27 @@
+"""Write what was rendered, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pah_opt.errors import MeasurementError
+from pah_opt.storage.atomic import write_text
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+
+def write(path: str | PathLike[str], text: str) -> Path:
+    """Replace a file's content; folders above it are made.
+
+    Raises:
+        MeasurementError: it could not be written; the old content is untouched.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, text)
+    except OSError as error:
+        raise MeasurementError(f"{target} cannot be written: {error}") from error
+    return target
