@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pah_opt.environment import Environment
 from pah_opt.errors import PahOptError, Place, Problem, RecipeError
-from pah_opt.models import state_tags
+from pah_opt.models.state import state_tags
 from pah_opt.optimizer import Context
 from pah_opt.pipeline.copies import meta_copy
 from pah_opt.pipeline.seeding import seeded, step_seed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pah_opt.artifact import Artifact, StepRecord
 from pah_opt.environment import Environment
 from pah_opt.errors import PahOptError, StepFailedError
-from pah_opt.models import state_tags
+from pah_opt.models.state import state_tags
 from pah_opt.optimizer import Context, Needs
 from pah_opt.pipeline.collapse import CollapseCheck, OnCollapse
 from pah_opt.pipeline.copies import meta_copy, private_copy

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pah_opt.errors import UnsupportedModelError
 from pah_opt.measure.model import ModelFigures, model_figures
-from pah_opt.models import find_adapter, model_problems
+from pah_opt.models.finding import find_adapter
+from pah_opt.models.state import model_problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable

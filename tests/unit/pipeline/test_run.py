@@ -34,16 +34,16 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def labelled(model: nn.Module, count: int = 160) -> TensorSplit:
+def labelled(model: nn.Module, seed: int = 0, count: int = 160) -> TensorSplit:
     """Images labelled by the model itself, so that it is right about all of them."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     size = model.config.image_size
     pixels = torch.randn((count * 4, 3, size, size), generator=generator)
     with torch.no_grad():
         model.eval()
         labels = model(pixels).logits.argmax(-1)
     names = tuple(f"class {i}" for i in range(model.config.num_labels))
-    return TensorSplit(pixels, labels, names, name="own")
+    return TensorSplit(pixels, labels, names, name=f"own-{seed}")
 
 
 @pytest.fixture
@@ -180,34 +180,31 @@ def test_nan_weights_are_refused_by_name(model: nn.Module) -> None:
 
 
 def test_collapse_to_chance_is_an_error(separating: nn.Module) -> None:
-    data = Data(test=labelled(separating), train=labelled(separating))
+    data = Data(test=labelled(separating), train=labelled(separating, seed=1))
     with pytest.raises(AccuracyCollapseError, match="at chance"):
         pah_opt.apply(separating, recipe("ruin"), data)
 
 
 def test_collapse_can_be_a_warning(separating: nn.Module) -> None:
-    data = Data(test=labelled(separating), train=labelled(separating))
+    data = Data(test=labelled(separating), train=labelled(separating, seed=1))
     with pytest.warns(RuntimeWarning, match="at chance"):
         artifact = pah_opt.apply(separating, recipe("ruin"), data, on_collapse="warn")
     assert artifact.steps[0].after["held_out_top1"] < 0.5
 
 
 def test_a_model_at_chance_has_nothing_to_lose(separating: nn.Module) -> None:
-    split = labelled(separating)
-    generator = torch.Generator().manual_seed(1)
-    shuffled = TensorSplit(
-        split.pixel_values,
-        split.labels[torch.randperm(len(split), generator=generator)],
-        split.class_names,
-        name="noise",
-    )
-    artifact = pah_opt.apply(separating, recipe("ruin"), Data(test=shuffled, train=shuffled))
+    def shuffled(seed: int) -> TensorSplit:
+        split = labelled(separating, seed)
+        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+        return TensorSplit(split.pixel_values, split.labels[order], split.class_names, name=f"noise-{seed}")
+
+    artifact = pah_opt.apply(separating, recipe("ruin"), Data(test=shuffled(0), train=shuffled(1)))
     assert "held_out_top1" not in artifact.steps[0].after
 
 
 def test_calibration_takes_the_asked_number_of_training_images(separating: nn.Module) -> None:
-    split = labelled(separating)
-    artifact = pah_opt.apply(separating, recipe("watches"), Data(test=split, train=split), calibration_images=32)
+    data = Data(test=labelled(separating), train=labelled(separating, seed=1))
+    artifact = pah_opt.apply(separating, recipe("watches"), data, calibration_images=32)
     assert artifact.steps[0].achieved["images"] == 32
 
 

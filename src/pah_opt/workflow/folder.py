@@ -1,0 +1,59 @@
+"""The folder of results: one JSON, what is rendered from it, plots, and the optimized models when asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pah_opt.report import Curve
+from pah_opt.report.files import write
+from pah_opt.report.plots import save_curve, save_tradeoff
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pah_opt.report import Report
+    from pah_opt.workflow.runs import Outcome
+
+
+def write_folder(
+    folder: Path, outcome: Outcome, *, curves: Mapping[str, Curve] | None = None, artifacts: bool = False
+) -> Report:
+    """Write ``report.json``, ``report.md``, ``report.csv``, ``report.html`` and PNG plots, each whole or not at all.
+
+    Args:
+        folder: where to; made when missing, files of an earlier run are replaced.
+        outcome: what to write.
+        curves: more curves, such as the training of the dense model, by title.
+        artifacts: also save each optimized model under ``artifacts/NAME``.
+
+    Returns:
+        The report with every curve: those given, and the loss of each recipe's training steps.
+
+    Raises:
+        MeasurementError: a file cannot be written.
+        ArtifactError: a model cannot be saved.
+    """
+    report = outcome.report.with_curves(**{**(curves or {}), **_recovery_curves(outcome)})
+    report.save(folder / "report.json")
+    write(folder / "report.md", report.to_markdown())
+    write(folder / "report.csv", report.to_csv())
+    write(folder / "report.html", report.to_html())
+    save_tradeoff(report, folder / "accuracy-size.png", against="size")
+    for title, curve in report.curves.items():
+        save_curve(curve, folder / f"{title.replace(' ', '-')}.png", title=title)
+    if artifacts:
+        for name, artifact in outcome.artifacts.items():
+            artifact.save(folder / "artifacts" / name, overwrite=True)
+    return report
+
+
+def _recovery_curves(outcome: Outcome) -> dict[str, Curve]:
+    """Return the loss of every training step that recorded one."""
+    curves = {}
+    for name, artifact in outcome.artifacts.items():
+        for number, record in enumerate(artifact.steps, 1):
+            losses = record.achieved.get("losses")
+            if losses:
+                curves[f"loss {name} step {number}"] = Curve(x=tuple(range(1, len(losses) + 1)), y=tuple(losses))
+    return curves

@@ -1,0 +1,82 @@
+"""What recipes are run on: a model with its processor, and the images that belong to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pah_opt.data import check_fit, load_data
+from pah_opt.models import find_adapter, load_model
+from pah_opt.registry import default_registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pah_opt.artifact import WeightsOrigin
+    from pah_opt.splits import Data
+
+DEFAULT_MODEL = "google/vit-base-patch16-224"
+DEFAULT_DATA = "uoft-cs/cifar10"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dense model and its images.
+
+    Args:
+        model: the dense model, in ``eval`` mode.
+        name: hub id or path it came from.
+        weights_origin: where its weights came from; accuracy of random ones is not measured.
+        data: images, preprocessed by the model's own processor; None without data.
+        notes: what the reader of a report must know, such as a classifier that was newly initialised.
+    """
+
+    model: nn.Module
+    name: str
+    weights_origin: WeightsOrigin
+    data: Data | None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(
+        cls,
+        model: str = DEFAULT_MODEL,
+        data: str | None = DEFAULT_DATA,
+        *,
+        weights: Literal["pretrained", "random"] = "pretrained",
+        device: str = "cpu",
+        train_limit: int | None = None,
+        test_limit: int | None = None,
+        seed: int = 0,
+    ) -> Source:
+        """Load both by hub id or local path.
+
+        Args:
+            model: hub id or local folder of an image classifier in transformers' form.
+            data: hub id or local folder of labelled images; None for none.
+            weights: ``random`` where the weights cannot be had: for sizes and speed; no accuracy is measured.
+            device: where the model goes, such as ``cuda``.
+            train_limit: at most so many training images.
+            test_limit: at most so many test images.
+            seed: chooses among the images, and seeds random weights.
+
+        Raises:
+            DataError: the images cannot be read or do not fit the model's input or head.
+            UnsupportedModelError: the model cannot be loaded, or no ModelAdapter knows it.
+        """
+        loaded = load_model(model, weights=weights, device=device, seed=seed)
+        images = None
+        if data is not None and weights != "random":
+            images = load_data(data, loaded.processor, train_limit=train_limit, test_limit=test_limit, seed=seed)
+            adapter = find_adapter(loaded.model, default_registry().adapters)
+            check_fit(images.test, adapter.layout(loaded.model))
+        return cls(loaded.model.eval(), loaded.source, loaded.weights_origin, images, tuple(loaded.notes))
+
+
+def empty_model(source: str) -> nn.Module:
+    """Return the model of a hub id or folder without weights, on the ``meta`` device; only its config is read.
+
+    Raises:
+        UnsupportedModelError: the config cannot be read.
+    """
+    return load_model(source, weights="random", device="meta").model
