@@ -102,8 +102,8 @@ def _mask_problems(model: nn.Module) -> Iterator[str]:
     masked = [path for path, module in model.named_modules() if _has_mask(module)]
     if masked:
         yield (
-            f"{len(masked)} modules still carry pruning masks of torch.nn.utils.prune ({_some(masked)}); fold them with "
-            "torch.nn.utils.prune.remove(module, name)"
+            f"{len(masked)} modules still carry pruning masks of torch.nn.utils.prune ({_some(masked)}); fold them "
+            "with torch.nn.utils.prune.remove(module, name)"
         )
 
 
