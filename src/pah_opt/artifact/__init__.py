@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pah_opt.artifact.loading import load
     from pah_opt.artifact.record import Artifact, Examples, StepRecord, WeightsOrigin
 
 _HOMES = {
@@ -13,9 +14,10 @@ _HOMES = {
     "Examples": "pah_opt.artifact.record",
     "StepRecord": "pah_opt.artifact.record",
     "WeightsOrigin": "pah_opt.artifact.record",
+    "load": "pah_opt.artifact.loading",
 }
 
-__all__ = ["Artifact", "Examples", "StepRecord", "WeightsOrigin"]
+__all__ = ["Artifact", "Examples", "StepRecord", "WeightsOrigin", "load"]
 
 
 def __getattr__(name: str) -> Any:

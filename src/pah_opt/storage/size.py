@@ -29,5 +29,4 @@ def stored_bytes(model: nn.Module) -> int:
     Raises:
         ArtifactError: a tensor is of a type that cannot be stored; names it.
     """
-    weights = Weights.of(model)
-    return len(weights.header()) + sum(entry.nbytes for entry in weights.entries)
+    return Weights.of(model).nbytes

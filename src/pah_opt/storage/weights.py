@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from pah_opt.storage.encoding import Dense, Encoding, Entry, choose
 from pah_opt.storage.index import INDEX_KEY, Index, Quantized
 from pah_opt.storage.leaves import Held, held_tensors, take_apart
@@ -18,7 +20,7 @@ from pah_opt.storage.leaves import Held, held_tensors, take_apart
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
 ALIGNMENT = 64
 """Data and large tensors start at multiples of this, so that they can be mapped into memory and used in place."""
@@ -64,10 +66,27 @@ class Weights:
         """
         return _Collector().collect(model)
 
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Weights:
+        """Take plain tensors by name.
+
+        Raises:
+            ArtifactError: one cannot be stored; names it.
+        """
+        holder = nn.Module()
+        for name, tensor in tensors.items():
+            holder.register_buffer(name, tensor)
+        return cls.of(holder)
+
     @property
     def entries(self) -> list[Entry]:
         """The file's entries, in the order of their data."""
         return [entry for leaf in self.leaves for entry in leaf.entries]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file."""
+        return len(self.header()) + sum(entry.nbytes for entry in self.entries)
 
     def header(self) -> bytes:
         """Return what the file holds before the data: the length of the header, and the header, padded."""

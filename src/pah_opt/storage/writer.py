@@ -9,6 +9,7 @@ import torch
 from pah_opt.storage.digest import Digest, HashingWriter, hashing_pool
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import BinaryIO
 
     from torch import Tensor
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from pah_opt.storage.weights import Weights
 
 
-@torch.no_grad()
 def write_weights(file: BinaryIO, weights: Weights) -> Digest:
     """Write a safetensors file.
 
@@ -32,11 +32,18 @@ def write_weights(file: BinaryIO, weights: Weights) -> Digest:
     """
     with hashing_pool() as pool:
         writer = HashingWriter(file, pool)
-        writer.write(weights.header())
-        for leaf in weights.leaves:
-            for _, tensor in leaf.encoding.encode(leaf.name, leaf.tensor):
-                writer.write(tensor_bytes(tensor))
+        for data in weights_bytes(weights):
+            writer.write(data)
         return writer.digest()
+
+
+def weights_bytes(weights: Weights) -> Iterator[bytes | memoryview]:
+    """Yield the content of the file, piece by piece."""
+    yield weights.header()
+    for leaf in weights.leaves:
+        with torch.no_grad():
+            parts = leaf.encoding.encode(leaf.name, leaf.tensor)
+            yield from (tensor_bytes(tensor) for _, tensor in parts)
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

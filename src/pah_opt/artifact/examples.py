@@ -1,0 +1,71 @@
+"""A few inputs and the logits the model gave for them, so that a loaded model can prove to be the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from pah_opt.artifact.record import Examples
+from pah_opt.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pah_opt.layout import ModelAdapter
+
+EXAMPLE_IMAGES = 2
+TOLERANCE = 0.02
+"""Largest difference of a logit, as a share of the largest logit, on another machine or another version of torch.
+
+On the same machine and versions there is none. A model that was rebuilt wrongly is far beyond this.
+"""
+
+
+def make_examples(model: nn.Module, adapter: ModelAdapter, *, seed: int = 0) -> Examples:
+    """Compute the logits of fixed random inputs.
+
+    Args:
+        model: the model, on any device; left in the mode it is in.
+        adapter: knows the model.
+        seed: of the inputs.
+
+    Returns:
+        Inputs and logits on the CPU. The inputs are exact in bfloat16, so that they are stored in half the bytes.
+    """
+    layout = adapter.layout(model)
+    shape = (EXAMPLE_IMAGES, layout.in_channels, *layout.image_size)
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).bfloat16().float()
+    return Examples(values, compute_logits(model, adapter, values))
+
+
+@torch.no_grad()
+def compute_logits(model: nn.Module, adapter: ModelAdapter, pixel_values: Tensor) -> Tensor:
+    """Return the logits of ``model`` in ``eval`` mode, on the CPU."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    training = model.training
+    try:
+        return adapter.logits(model.eval()(pixel_values.to(device))).cpu()
+    finally:
+        model.train(training)
+
+
+def check_examples(model: nn.Module, adapter: ModelAdapter, examples: Examples) -> None:
+    """Compute the logits again and compare.
+
+    Raises:
+        ArtifactError: they differ by more than :data:`TOLERANCE`.
+    """
+    try:
+        found = compute_logits(model, adapter, examples.pixel_values)
+    except Exception as error:
+        raise ArtifactError(f"the loaded model cannot be run ({type(error).__name__}: {error})") from error
+    wanted = examples.logits
+    if found.shape != wanted.shape:
+        raise ArtifactError(f"the loaded model gives logits {tuple(found.shape)}, it gave {tuple(wanted.shape)}")
+    worst = (found.float() - wanted.float()).abs().max().item()
+    if not worst <= TOLERANCE * max(wanted.float().abs().max().item(), 1e-6):
+        raise ArtifactError(
+            f"the loaded model gives other logits than when it was saved (largest difference {worst:.3g}): "
+            "it was rebuilt wrongly; compare the versions in the artifact's environment with those installed"
+        )
