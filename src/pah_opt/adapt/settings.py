@@ -1,0 +1,68 @@
+"""How to train: plain data, without torch, shared by fine-tuning, recovery and adaptation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Precision = Literal["no", "bf16"]
+
+
+class Augmentation(BaseModel):
+    """Random changes of training images, drawn anew for every step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    flip: bool = False
+    """Mirror half of the images left to right (not for digits or text)."""
+    crop: float = Field(default=0.0, ge=0.0, le=0.5)
+    """Shift each image by up to this share of its size; 0.125 is usual for CIFAR-10 (4 of 32 pixels)."""
+    mixup: float = Field(default=0.0, ge=0.0, le=10.0)
+    """Blend pairs of images and their labels; parameter of the Beta distribution, 0 for none (0.2 is mild)."""
+
+
+class TrainSettings(BaseModel):
+    """Everything that decides the result of training, besides model, images and seed.
+
+    The result does not depend on how many processes share the work: ``batch_size`` counts the images of one update.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    epochs: int = Field(default=1, ge=1, le=10_000)
+    """How often every training image is seen."""
+    steps: int | None = Field(default=None, ge=1)
+    """Stop after this many updates instead; images are repeated as needed."""
+    lr: float = Field(default=1e-4, gt=0.0, le=1.0)
+    """Highest learning rate of AdamW; it follows a cosine down to zero."""
+    head_lr: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Another highest learning rate for the classifier, usually ten times ``lr`` when it is new."""
+    batch_size: int = Field(default=64, ge=1)
+    """Images in one update, over all processes."""
+    accumulation: int = Field(default=1, ge=1)
+    """Run a batch in this many parts to save memory; the result stays the same."""
+    weight_decay: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Decoupled weight decay of weight matrices; norms, biases and embeddings have none."""
+    warmup: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of all updates in which the learning rate rises from zero."""
+    clip_norm: float | None = Field(default=1.0, gt=0.0)
+    """Scale gradients down to this total norm; None for never."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of each label that is spread over all classes."""
+    mixed_precision: Precision = "no"
+    """``bf16`` runs matrix products in bfloat16; weights and their updates stay in float32."""
+    checkpointing: bool = False
+    """Recompute blocks in the backward pass: about a third more time, far less memory."""
+    early_stop: int | None = Field(default=None, ge=1)
+    """Stop after this many epochs without a better validation result; needs validation images."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that do not change: glob patterns over their names, or over the modules that hold them."""
+    augmentation: Augmentation = Augmentation()
+    """Random changes of training images."""
+    distill: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Weight of the teacher's logits against the labels, 0 (labels only) to 1 (teacher only)."""
+    temperature: float = Field(default=2.0, gt=0.0, le=100.0)
+    """Softens both distributions when the teacher's logits are matched."""
+    distill_features: float = Field(default=0.0, ge=0.0)
+    """Weight of matching the teacher's hidden states after each block, relative to their own variance."""

@@ -1,0 +1,139 @@
+"""The one training loop: fine-tuning, recovery after pruning, quantization-aware training and distillation."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pah_opt.adapt.isolation import restored_flags, restored_randomness
+from pah_opt.adapt.job import Job
+from pah_opt.adapt.loop import Loop
+from pah_opt.adapt.objective import Objective, watching_outputs
+from pah_opt.adapt.parameters import freeze, recomputed_blocks
+from pah_opt.adapt.processes import Processes
+from pah_opt.adapt.settings import TrainSettings
+from pah_opt.adapt.snapshots import values_of
+from pah_opt.errors import DataError
+from pah_opt.models.zeros import ZeroKeeper
+from pah_opt.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pah_opt.adapt.results import TrainResult
+    from pah_opt.layout import ModelAdapter
+    from pah_opt.splits import Split
+
+CHECKPOINT_FILE = "training.safetensors"
+
+
+def fit(
+    model: nn.Module,
+    train: Split,
+    settings: TrainSettings | None = None,
+    *,
+    adapter: ModelAdapter,
+    validation: Split | None = None,
+    teacher: nn.Module | None = None,
+    keep_zeros: bool = True,
+    checkpoint: str | Path | None = None,
+    checkpoint_steps: int | None = None,
+    progress: Progress | None = None,
+    seed: int = 0,
+) -> TrainResult:
+    """Train ``model`` in place.
+
+    The same seed, images, settings and versions give the same weights, bit for bit on the CPU. Random state, flags and
+    modes are as before afterwards; no gradient, hook or mask is left on the model. Under ``accelerate launch`` several
+    processes share each batch, with the same result up to rounding.
+
+    Args:
+        model: float32 weights; a parameter without ``requires_grad`` is not trained.
+        train: training images.
+        settings: how to train.
+        adapter: takes logits out of outputs, and knows the blocks.
+        validation: images to judge each epoch by; the best epoch's weights are kept. Needed for ``early_stop``.
+        teacher: a model of the same family to learn from, when the settings distil.
+        keep_zeros: weights that are zero on purpose (in layers pruned before) stay zero.
+        checkpoint: folder for the state of the training: written after each epoch, and where it is there, training goes
+            on from it, with the same result as without the interruption.
+        checkpoint_steps: write it after so many updates too.
+        progress: shows progress, with the time left.
+        seed: of the order of images, augmentation and dropout.
+
+    Returns:
+        History and reasons; ``stopped`` says why training ended early. When the loss turns NaN, training stops, the
+        last good weights are put back, and a RuntimeWarning says so.
+
+    Raises:
+        DataError: images or labels do not fit.
+        RecipeError: settings do not fit the model.
+        UnsupportedModelError: there is nothing to train, or the loss is NaN before the first update.
+        MissingBackendError: accelerate is not installed.
+        ArtifactError: the checkpoint cannot be written, is damaged, or belongs to another training.
+    """
+    job = Job(model, adapter, train, validation, settings or TrainSettings(), seed)
+    _check(job, teacher)
+    with ExitStack() as stack:
+        stack.enter_context(restored_randomness())
+        stack.enter_context(restored_flags(model))
+        parameters = freeze(model, job.settings.freeze)
+        device = next(iter(parameters.values())).device
+        processes = Processes(device, job.settings.mixed_precision)
+        stack.callback(model.to, device)
+        model.to(processes.device)
+        if keep_zeros:
+            stack.enter_context(ZeroKeeper(model))
+        objective = _objective(stack, job, teacher, processes.device)
+        if job.settings.checkpointing:
+            stack.enter_context(recomputed_blocks(model, job.block_paths()))
+        loop = Loop(job, parameters, processes, objective, progress or Progress())
+        if checkpoint is not None:
+            identity = job.identity(values_of(model, parameters))
+            loop.keep_checkpoints(Path(checkpoint) / CHECKPOINT_FILE, checkpoint_steps, identity)
+        result = loop.run()
+    if loop.diverged:
+        warnings.warn(f"training stopped: {result.stopped}", RuntimeWarning, stacklevel=2)
+    return result
+
+
+def _check(job: Job, teacher: nn.Module | None) -> None:
+    train, validation, settings = job.train, job.validation, job.settings
+    for split in (train, validation):
+        if split is not None and len(split) == 0:
+            raise DataError(f"{split.name} is empty: there is nothing to train or validate on")
+    if validation is not None and validation.class_names != train.class_names:
+        raise DataError(
+            f"{train.name} and {validation.name} have different classes; cut validation images out of training ones"
+        )
+    if settings.early_stop is not None and validation is None:
+        raise DataError("early_stop needs validation images; pass validation=… or leave early_stop out")
+    if (settings.distill or settings.distill_features) and teacher is None:
+        raise DataError("distillation needs a teacher; pass teacher=… or set distill and distill_features to 0")
+
+
+def _objective(stack: ExitStack, job: Job, teacher: nn.Module | None, device: torch.device) -> Objective:
+    settings, adapter = job.settings, job.adapter
+    if teacher is None or not (settings.distill or settings.distill_features):
+        return Objective(settings, adapter)
+    teacher = _placed(teacher, device)
+    stack.enter_context(restored_flags(teacher))
+    teacher.eval()
+    layout = adapter.layout(teacher)
+    objective = Objective(settings, adapter, teacher, layout.image_size)
+    if settings.distill_features:
+        objective.student_states = stack.enter_context(watching_outputs(job.model, job.block_paths()))
+        theirs = [block.path for block in layout.blocks]
+        objective.teacher_states = stack.enter_context(watching_outputs(teacher, theirs))
+    return objective
+
+
+def _placed(teacher: nn.Module, device: torch.device) -> nn.Module:
+    """Return the teacher on a device; a copy when it is elsewhere, because it is the caller's."""
+    if next(teacher.parameters()).device == device:
+        return teacher
+    return copy.deepcopy(teacher).to(device)
