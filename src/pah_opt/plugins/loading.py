@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -93,9 +94,13 @@ def load_plugin(candidate: Candidate, *, strict: bool = False) -> LoadedPlugin:
 
 @contextmanager
 def _guard(origin: Origin, doing: str) -> Iterator[None]:
-    """Turn whatever a plugin raises, ``sys.exit()`` included, into a PluginError that names it."""
+    """Turn whatever a plugin raises, ``sys.exit()`` included, into a PluginError that names it.
+
+    What it prints goes to standard error: standard output belongs to results, such as ``pah-opt list --json``.
+    """
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except (Exception, SystemExit) as error:
         cause = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
         raise PluginError(f"plugin {origin}: {doing}: {cause}") from error

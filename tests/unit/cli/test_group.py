@@ -137,3 +137,8 @@ def test_an_unknown_plugin_to_leave_out_is_refused_with_the_nearest(run: Run) ->
     result = run("--no-plugin", "torchoa", "list")
     assert result.exit_code == 2
     assert "--no-plugin names 'torchoa', which is not installed; did you mean 'torchao'?" in result.stderr
+
+
+def test_a_command_that_is_not_there_is_none() -> None:
+    """What click asks for when a shell completes a name."""
+    assert main.get_command(click.Context(main), "xyz") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PathDistribution
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -119,3 +120,22 @@ def test_of_one_distribution_in_two_places_only_the_importable_one_counts(
     install("zoo", good("zoo-shrink"), version="1.0")
     monkeypatch.setattr("sys.path", [*__import__("sys").path, str(older)])
     assert [c.origin.version for c in installed() if c.origin.name == "zoo"] == ["1.0"]
+
+
+@pytest.mark.parametrize("broken", ["metadata", "version"])
+def test_unreadable_metadata_stops_no_other_plugin(
+    broken: str, install: Callable[..., None], good: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("zoo", good("zoo-shrink"))
+    install("odd", good("odd-shrink"))
+    whole = getattr(PathDistribution, broken)
+
+    def read(distribution: PathDistribution) -> object:
+        if distribution.read_text("entry_points.txt") == "[pah_opt]\nodd = odd\n":
+            raise KeyError(broken)
+        return whole.fget(distribution)
+
+    monkeypatch.setattr(PathDistribution, broken, property(read))
+    found = {candidate.origin.name: candidate.origin.version for candidate in installed()}
+    assert found["zoo"] == "1.0"
+    assert found.get("odd", "absent") == ("absent" if broken == "metadata" else None)

@@ -142,6 +142,14 @@ def test_leaving_a_plugin_out_is_logged_once(install: Callable[..., None], caplo
     assert "it is left out (details: pah-opt plugins)" in message
 
 
+def test_what_a_plugin_prints_stays_out_of_standard_output(
+    install: Callable[..., None], good: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("zoo", "print('hello')\n" + good("zoo-shrink").replace("    return [", "    print('again')\n    return ["))
+    assert "zoo" in loaded_names(load_plugins())
+    assert capsys.readouterr() == ("", "hello\nagain\n")
+
+
 def test_a_plugin_without_hooks_loads(install: Callable[..., None]) -> None:
     install("empty-one", '"""Nothing yet."""')
     assert "empty-one" in loaded_names(load_plugins())
