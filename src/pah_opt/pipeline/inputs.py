@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,11 @@ class Inputs:
     def calibration_at(self, size: tuple[int, int]) -> Split | None:
         """Return the calibration images preprocessed for this input size."""
         return None if self.calibration is None else self.calibration.resized(*size)
+
+    def processor_at(self, size: tuple[int, int]) -> dict[str, Any] | None:
+        """Return the image processor's configuration for this input size, as JSON data, where the images have one."""
+        processor = getattr(self.held_out and self.held_out.resized(*size), "processor", None)
+        return None if processor is None else json.loads(processor.to_json_string())
 
     def training_at(self, size: tuple[int, int]) -> Split | None:
         """Return the training images preprocessed for this input size."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.environment import Environment
@@ -123,20 +123,14 @@ def simulate(subject: Subject, checked: CheckedRecipe, environment: Environment)
     planned: list[PlannedStep] = []
     problems: list[Problem] = []
     for step in checked.steps:
-        context = Context(
-            subject.adapter,
-            environment,
-            seed=step_seed(checked.recipe.seed, step.index, step.optimizer.name),
-            align=step.align,
-            planning=True,
-        )
-        place = checked.recipe.place("steps", step.index)
-        found = _step_problems(subject, step, context, place)
-        if not found:
-            subject, found = _simulate_step(subject, step, context, place)
-        problems += found
-        if not found:
-            planned.append(PlannedStep(step.optimizer.name, _config_data(step), subject.figures(), context.achieved))
+        seed = step_seed(checked.recipe.seed, step.index, step.optimizer.name)
+        context = Context(subject.adapter, environment, seed=seed, align=step.align, planning=True)
+        trial = _Trial(step, context, checked.recipe.place("steps", step.index))
+        after = trial.run(subject)
+        problems += trial.problems
+        if after is not None:
+            subject, figures = after
+            planned.append(PlannedStep(step.optimizer.name, _config_data(step), figures, context.achieved))
     if problems:
         raise RecipeError(problems, f"recipe {checked.recipe.name!r} does not fit this {type(subject.model).__name__}")
     return Plan(checked.recipe, subject.adapter.name, before, tuple(planned))
@@ -147,23 +141,30 @@ def _config_data(step: CheckedStep) -> dict[str, Any]:
     return data
 
 
-def _step_problems(subject: Subject, step: CheckedStep, context: Context, place: Place) -> list[Problem]:
-    try:
-        return [Problem(text, place) for text in step.optimizer.check(subject.model, step.config, context)]
-    except Exception as error:  # noqa: BLE001  # a plugin's check may raise anything; it is that step's problem
-        return [Problem(f"its check failed with {type(error).__name__}: {error}", place)]
+@dataclass
+class _Trial:
+    """One step's dry run; what a plugin raises, whatever it is, becomes a problem of that step."""
 
+    step: CheckedStep
+    context: Context
+    place: Place
+    problems: list[Problem] = field(default_factory=list)
 
-def _simulate_step(
-    subject: Subject, step: CheckedStep, context: Context, place: Place
-) -> tuple[Subject, list[Problem]]:
-    try:
-        with seeded(context.seed):
-            after = subject.having(step.optimizer.apply(subject.model, step.config, context).eval())
-        after.figures()
-    except PahOptError as error:
-        return subject, [Problem(str(error), place)]
-    except Exception as error:  # noqa: BLE001  # a plugin may raise anything; it is that step's problem
-        message = f"its dry run failed with {type(error).__name__}: {error}"
-        return subject, [Problem(message, place, remedy="a step must also work on the meta device (context.planning)")]
-    return after, []
+    def run(self, subject: Subject) -> tuple[Subject, ModelFigures] | None:
+        """Return the model after the step and its figures, or None when something is wrong."""
+        try:
+            found = self.step.optimizer.check(subject.model, self.step.config, self.context)
+            self.problems += [Problem(text, self.place) for text in found]
+            return None if found else self._apply(subject)
+        except PahOptError as error:
+            self.problems.append(Problem(str(error), self.place))
+        except Exception as error:  # noqa: BLE001  # a plugin may raise anything
+            message = f"its dry run failed with {type(error).__name__}: {error}"
+            remedy = "a step must also work on the meta device (context.planning)"
+            self.problems.append(Problem(message, self.place, remedy=remedy))
+        return None
+
+    def _apply(self, subject: Subject) -> tuple[Subject, ModelFigures]:
+        with seeded(self.context.seed):
+            after = subject.having(self.step.optimizer.apply(subject.model, self.step.config, self.context).eval())
+        return after, after.figures()

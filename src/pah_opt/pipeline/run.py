@@ -10,7 +10,7 @@ from pah_opt.artifact import Artifact, StepRecord
 from pah_opt.environment import Environment
 from pah_opt.errors import PahOptError, StepFailedError
 from pah_opt.models.state import state_tags
-from pah_opt.optimizer import Context, Needs
+from pah_opt.optimizer import Context
 from pah_opt.pipeline.collapse import CollapseCheck, OnCollapse
 from pah_opt.pipeline.copies import meta_copy, private_copy
 from pah_opt.pipeline.inputs import Inputs
@@ -23,7 +23,7 @@ from pah_opt.recipe.sources import as_recipe
 from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, validate
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from pah_opt.artifact import WeightsOrigin
     from pah_opt.recipe.sources import RecipeSource
@@ -101,14 +101,17 @@ def _reference(model: nn.Module, checked: CheckedRecipe, *, shared: bool) -> nn.
     return private_copy(model).eval() if shared or model.training else model
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Runner:
+    """Runs the steps of a checked recipe; ``seen`` is the model as it was after the last one."""
+
     checked: CheckedRecipe
     environment: Environment
     inputs: Inputs
     collapse: CollapseCheck
     reference: nn.Module | None
     progress: Progress
+    seen: Snapshot | None = None
 
     def run(self, subject: Subject) -> Artifact:
         records: list[StepRecord] = []
@@ -122,34 +125,31 @@ class _Runner:
             recipe=self.checked.recipe,
             steps=tuple(records),
             adapter=subject.adapter.name,
+            processor=self.inputs.processor_at(subject.layout.image_size),
             tags=tags,
             class_names=self.inputs.class_names,
         )
 
     def _step(self, subject: Subject, step: CheckedStep) -> tuple[Subject, StepRecord]:
-        seed = step_seed(self.checked.recipe.seed, step.index, step.optimizer.name)
-        context = self._context(subject, step, seed)
-        example = subject.example(seed)
-        before = self._snapshot(subject, example)
+        index, optimizer, config = step.index, step.optimizer, step.config
+        before = self.seen or self._snapshot(subject)
+        context = self._context(subject, step)
         started = time.perf_counter()
-        with seeded(seed):
+        with seeded(context.seed):
             subject = subject.having(self._apply(subject.model, step, context).eval())
         seconds = time.perf_counter() - started
-        verify_attributes(step.index, step.optimizer.name, subject.adapter, subject.model)
-        resized = subject.example(seed) if subject.input_shape != tuple(example.shape[1:]) else example
-        after = self._snapshot(subject, resized)
-        Verifier(step.index, step.optimizer.name, step.optimizer.expects(step.config), context.achieved).verify(
-            before, after
-        )
-        accuracy = self.collapse.after_step(step.index, step.optimizer.name, subject)
+        verify_attributes(index, optimizer.name, subject.adapter, subject.model)
+        after = self.seen = self._snapshot(subject)
+        Verifier(index, optimizer.name, optimizer.expects(config), context.achieved).verify(before, after)
+        accuracy = self.collapse.after_step(index, optimizer.name, subject)
         return subject, StepRecord(
-            use=step.optimizer.name,
-            config=step.config.model_dump(mode="json"),
+            use=optimizer.name,
+            config=config.model_dump(mode="json"),
             achieved=dict(context.achieved),
             before=asdict(before.figures),
             after={**asdict(after.figures), **accuracy},
             seconds=seconds,
-            state=step.optimizer.state(subject.model, step.config),
+            state=optimizer.state(subject.model, config),
         )
 
     def _apply(self, model: nn.Module, step: CheckedStep, context: Context) -> nn.Module:
@@ -160,14 +160,14 @@ class _Runner:
         except Exception as error:
             raise StepFailedError(step.index, step.optimizer.name, f"{type(error).__name__}: {error}") from error
 
-    def _context(self, subject: Subject, step: CheckedStep, seed: int) -> Context:
+    def _context(self, subject: Subject, step: CheckedStep) -> Context:
         size = subject.layout.image_size
         needs = step.needs
         observes = needs.calibration or needs.labels or needs.optional_calibration
         return Context(
             subject.adapter,
             self.environment,
-            seed=seed,
+            seed=step_seed(self.checked.recipe.seed, step.index, step.optimizer.name),
             align=step.align,
             calibration=self.inputs.calibration_at(size) if observes else None,
             training=self.inputs.training_at(size) if needs.training else None,
@@ -175,9 +175,6 @@ class _Runner:
             progress=self.progress,
         )
 
-    def _snapshot(self, subject: Subject, example: Tensor) -> Snapshot:
+    def _snapshot(self, subject: Subject) -> Snapshot:
+        example = subject.example(self.checked.recipe.seed)
         return Snapshot.of(subject.model, subject.adapter, subject.figures(), example)
-
-
-def _observes(needs: Needs) -> bool:
-    return needs.calibration or needs.labels or needs.optional_calibration
