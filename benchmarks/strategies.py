@@ -1,0 +1,230 @@
+"""Every strategy at several strengths on real CIFAR-10: accuracy, zeros, bytes and latency beside the dense model.
+
+Resumable: a row that is already in the results file, made by the same recipe on the same images, is not run again.
+
+    python benchmarks/strategies.py --model DENSE_FOLDER --data CIFAR10_FOLDER
+
+DENSE_FOLDER is an image classifier with ten classes in transformers' form, such as the one that
+``pah-opt adapt --mode head`` makes; figures in docs/strategies.md say which one they were measured on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pah_opt
+from pah_opt import Recipe, Step
+from pah_opt.measure.accuracy import Predictions, predict
+from pah_opt.measure.paired import compare_predictions
+from pah_opt.models.finding import find_adapter
+from pah_opt.progress import default_progress
+from pah_opt.registry import default_registry
+from pah_opt.storage import stored_bytes
+from pah_opt.workflow import Source
+
+RESULTS = Path(__file__).parent / "results" / "strategies.json"
+TABLE = Path(__file__).parents[1] / "docs" / "strategies-measured.md"
+
+RECOVER: dict[str, Any] = {"steps": 150, "batch_size": 32, "lr": 3e-5, "distill": 0.5, "mixed_precision": "bf16"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        family: the section of the table.
+        strength: how strong the step is, in words.
+        method: how it is done, in words.
+        limit_pp: largest drop of top-1 that is aimed at, in percentage points; None without an aim.
+        steps: the recipe's steps.
+        compiled: evaluate compiled in fp32 instead of eagerly under bf16 autocast (int8 is slow in eager mode).
+    """
+
+    family: str
+    strength: str
+    method: str
+    limit_pp: float | None
+    steps: tuple[Step, ...]
+    compiled: bool = False
+
+    @property
+    def recipe(self) -> Recipe:
+        """The row as a recipe."""
+        name = "-".join(f"{self.family} {self.strength} {self.method}".replace("%", "").replace(":", "of").split())
+        return Recipe(name="".join(c for c in name if c.isalnum() or c == "-"), steps=self.steps)
+
+
+def unstructured() -> list[Row]:
+    """Zeros anywhere, and n:m."""
+    rows = [
+        Row("unstructured", f"{share:.0%}", method, limit, (Step.of(use, sparsity=share),))
+        for share, limit in ((0.1, 0.0), (0.3, 0.2), (0.5, 1.0), (0.7, 3.0), (0.9, 3.0))
+        for method, use in (("magnitude", "magnitude-pruning"), ("wanda", "wanda"), ("sparsegpt", "sparsegpt"))
+        if share >= 0.5 or method != "wanda"
+    ]
+    recovered = (Step.of("sparsegpt", sparsity=0.9), Step.of("recover", **RECOVER))
+    rows.append(Row("unstructured", "90%", "sparsegpt + recover", 3.0, recovered))
+    for method, use in (("magnitude", "magnitude-pruning"), ("sparsegpt", "sparsegpt")):
+        rows.append(Row("2:4", "50%", method, 1.5, (Step.of(use, pattern="2:4"),)))
+    return rows
+
+
+def structured() -> list[Row]:
+    """Heads, units and blocks."""
+    half: dict[str, Any] = {"target": {"macs": 0.5}}
+    light: dict[str, Any] = {"target": {"macs": 0.75}}
+    return [
+        Row("structured", "75% of MACs", "magnitude", None, (Step.of("structured-pruning", **light, importance="magnitude", repair="none"),)),
+        Row("structured", "75% of MACs", "surgeon + repair", None, (Step.of("structured-pruning", **light),)),
+        Row("structured", "50% of MACs", "magnitude", None, (Step.of("structured-pruning", **half, importance="magnitude", repair="none"),)),
+        Row("structured", "50% of MACs", "surgeon + repair", None, (Step.of("structured-pruning", **half),)),
+        Row("structured", "50% of MACs", "surgeon + repair + recover", 2.0, (Step.of("structured-pruning", **half), Step.of("recover", **RECOVER))),
+        Row("depth", "2 of 12 blocks", "similarity + repair", None, (Step.of("depth-pruning", count=2),)),
+    ]  # fmt: skip
+
+
+def quantized() -> list[Row]:
+    """Fewer bits."""
+
+    def row(strength: str, use: str, limit: float | None, compiled: bool = False, **parameters: Any) -> Row:
+        return Row("quantized", strength, use, limit, (Step.of(use, **parameters),), compiled)
+
+    return [
+        row("bf16", "cast", 0.2, dtype="bf16"),
+        row("int8 weight-only", "torchao", 0.2, scheme="int8-weight-only"),
+        row("int8 dynamic", "torchao", 0.2, compiled=True, scheme="int8-dynamic"),
+        row("int8 static", "torchao", 0.2, compiled=True, scheme="int8-static"),
+        row("int8 static, naive", "torchao", None, compiled=True, scheme="int8-static", naive=True),
+        row("int4 weight-only", "torchao", 0.5, scheme="int4-weight-only"),
+        row("fp8 weight-only", "torchao", 0.2, scheme="fp8-weight-only"),
+        row("int8", "bitsandbytes", 0.2, scheme="int8"),
+        row("nf4", "bitsandbytes", 0.5, scheme="nf4"),
+        row("fp4", "bitsandbytes", None, scheme="fp4"),
+    ]
+
+
+def combined() -> list[Row]:
+    """Several at once."""
+    int8 = Step.of("torchao", scheme="int8-weight-only")
+    half = Step.of("structured-pruning", target={"macs": 0.5})
+    return [
+        Row("combined", "50% zeros, int8", "sparsegpt + torchao", None, (Step.of("sparsegpt", sparsity=0.5), int8)),
+        Row("combined", "50% of MACs, int8", "surgeon + repair + recover + torchao", None,
+            (half, Step.of("recover", **RECOVER), int8)),
+    ]  # fmt: skip
+
+
+SECTIONS = {"quantized": quantized, "unstructured": unstructured, "structured": structured, "combined": combined}
+
+
+class Bench:
+    """Runs rows and keeps the results file."""
+
+    def __init__(self, source: Source, results: Path, calibration: int) -> None:
+        self.source, self.results, self.calibration = source, results, calibration
+        self.adapter = find_adapter(source.model, default_registry().adapters)
+        self.rows: dict[str, Any] = json.loads(results.read_text())["rows"] if results.exists() else {}
+        self.dense: dict[bool, Predictions] = {}
+
+    def predictions(self, model: torch.nn.Module, *, compiled: bool) -> Predictions:
+        """Classify the test images, one way or the other."""
+        assert self.source.data is not None
+        precision: AbstractContextManager[Any] = nullcontext() if compiled else torch.autocast("cpu", torch.bfloat16)
+        runnable = torch.compile(model) if compiled else model
+        with precision:
+            return predict(runnable, self.adapter, self.source.data.test, batch_size=50)
+
+    def baseline(self, *, compiled: bool) -> Predictions:
+        """The dense model, evaluated the same way, once."""
+        if compiled not in self.dense:
+            self.dense[compiled] = self.predictions(self.source.model, compiled=compiled)
+        return self.dense[compiled]
+
+    def run(self, row: Row) -> None:
+        """Run one row unless it is there already, and write the results file."""
+        assert self.source.data is not None
+        key = f"{row.recipe.sha256[:16]}-{self.source.data.test.fingerprint[:16]}"
+        if key in self.rows:
+            return
+        started = time.perf_counter()
+        artifact = pah_opt.apply(
+            self.source.model, row.recipe, self.source.data, calibration_images=self.calibration, on_collapse="ignore",
+            progress=default_progress(),
+        )  # fmt: skip
+        made = time.perf_counter() - started
+        judged = self.predictions(artifact.model, compiled=row.compiled)
+        paired = compare_predictions(judged, self.baseline(compiled=row.compiled))
+        last = artifact.steps[-1].after
+        self.rows[key] = {
+            "family": row.family, "strength": row.strength, "method": row.method, "limit_pp": row.limit_pp,
+            "recipe": row.recipe.to_data(), "evaluated": "compiled fp32" if row.compiled else "eager, bf16 autocast",
+            "top1": judged.top1, "dense_top1": self.baseline(compiled=row.compiled).top1, "paired": asdict(paired),
+            "images": len(judged), "params": last["params"], "params_nonzero": last["params_nonzero"],
+            "macs": last["macs"], "file_bytes": stored_bytes(artifact.model), "made_s": round(made, 1),
+        }  # fmt: skip
+        self.save()
+        print(f"{row.family:13} {row.strength:18} {row.method:36} {judged.top1:.2%} in {made:.0f} s", flush=True)
+
+    def save(self) -> None:
+        """Write everything measured so far."""
+        assert self.source.data is not None
+        head = {
+            "model": Path(self.source.name).name, "test": self.source.data.test.name, "threads": torch.get_num_threads(),
+            "torch": torch.__version__, "calibration_images": self.calibration,
+            "dense_file_bytes": stored_bytes(self.source.model),
+        }  # fmt: skip
+        self.results.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.results.with_suffix(".tmp")
+        temporary.write_text(json.dumps({**head, "rows": self.rows}, indent=1) + "\n")
+        temporary.replace(self.results)
+
+
+def table(results: dict[str, Any]) -> str:
+    """Render the results file as Markdown."""
+    lines = [
+        "| Family | Strength | Method | Top-1 | Change, pt (95 %) | Aim | MACs | Non-zero | File, MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in results["rows"].values():
+        low, high = row["paired"]["top1_ci95_pp"]
+        delta, limit = row["paired"]["top1_delta_pp"], row["limit_pp"]
+        aim = "" if limit is None else f"≥ −{limit:g} {'✓' if delta >= -limit - 1e-9 else '✗'}"
+        zeros = "" if row["params_nonzero"] is None else f"{row['params_nonzero'] / row['params']:.0%}"
+        lines.append(
+            f"| {row['family']} | {row['strength']} | {row['method']} | {row['top1']:.2%} | {delta:+.2f} ({low:+.2f} … "
+            f"{high:+.2f}) | {aim} | {row['macs'] / 1e9:.2f} G | {zeros} | {row['file_bytes'] / 1e6:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run what was asked for and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", default="uoft-cs/cifar10")
+    parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--test-limit", type=int, default=2000)
+    parser.add_argument("--train-limit", type=int, default=4000)
+    parser.add_argument("--calibration", type=int, default=256)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--table", type=Path, default=TABLE)
+    options = parser.parse_args()
+    source = Source.load(options.model, options.data, train_limit=options.train_limit, test_limit=options.test_limit)
+    bench = Bench(source, options.results, options.calibration)
+    for section in options.sections:
+        for row in SECTIONS[section]():
+            bench.run(row)
+    options.table.write_text(table(json.loads(options.results.read_text())))
+
+
+if __name__ == "__main__":
+    main()
