@@ -178,6 +178,24 @@ class StructuralAdapter(ModelAdapter):
         device = torch.get_default_device()
         return model if device.type == "meta" else model.to_empty(device=device)
 
+    def reshape(self, model: nn.Module, blocks: list[dict[str, Any]]) -> None:
+        """Give the blocks of ``model`` these shapes, values not set.
+
+        Args:
+            model: changed in place; has as many blocks.
+            blocks: for each block, what :meth:`structure` says of it under ``blocks``.
+
+        Raises:
+            ArtifactError: the number of blocks differs.
+        """
+        from pah_opt.models.adapters.shapes import apply_shapes, block_shapes
+
+        self._converted(model, [block["attention"] for block in blocks])
+        for block, data in zip(self.layout(model).blocks, blocks, strict=True):
+            apply_shapes(model, block_shapes(model, block, data))
+        self._apply_heads(model, blocks)
+        self.sync(model)
+
     # How it is done.
 
     def _facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:

@@ -15,6 +15,8 @@ from pah_opt.models.adapters.reading import linear_shape
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pah_opt.layout import Block
+
 Shapes = dict[str, list[int] | None]
 
 
@@ -34,6 +36,31 @@ def shape_differences(model: nn.Module, template: nn.Module) -> Shapes:
     ours, theirs = logical_shapes(model), logical_shapes(template)
     differing: Shapes = {name: list(shape) for name, shape in ours.items() if theirs.get(name) != shape}
     return differing | {name: None for name in theirs if name not in ours}
+
+
+def block_shapes(model: nn.Module, block: Block, data: dict[str, Any]) -> Shapes:
+    """Return the shapes that the linear layers of a block have when it is as ``data`` describes it.
+
+    Args:
+        model: holds the block; its hidden size and biases stay as they are.
+        block: from its layout.
+        data: ``num_heads``, ``head_dim``, ``value_dim`` and ``mlp_width``.
+    """
+    attention, mlp, width = block.attention, block.mlp, data["mlp_width"]
+    query, value = data["num_heads"] * data["head_dim"], data["num_heads"] * data["value_dim"]
+    rows: dict[str | None, int] = {attention.query: query, attention.key: query, attention.value: value}
+    if attention.fused:
+        rows = {attention.query: 2 * query + value}
+    rows |= {mlp.fc1: width, mlp.gate: width}
+    shapes: Shapes = {}
+    for path, count in rows.items():
+        if path is not None:
+            layer = model.get_submodule(path)
+            shapes[f"{path}.weight"] = [count, linear_shape(layer, path)[1]]
+            shapes |= {f"{path}.bias": [count]} if layer.bias is not None else {}
+    for path, columns in ((attention.output, value), (mlp.fc2, width)):
+        shapes[f"{path}.weight"] = [linear_shape(model.get_submodule(path), path)[0], columns]
+    return shapes
 
 
 def floating_types(model: nn.Module) -> dict[str, Any]:
