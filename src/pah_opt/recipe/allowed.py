@@ -47,8 +47,12 @@ def resolved(schema: Schema, definitions: Schema) -> Schema:
     return {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
 
 
-def _limit(key: str, value: object) -> str:
-    return "that is not empty" if key in ("minLength", "minItems") and value == 1 else _LIMITS[key].format(value)
+def _limit(key: str, value: float | str) -> str:
+    if key in ("minLength", "minItems") and value == 1:
+        return "that is not empty"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # some versions of pydantic write a limit of 1 as 1.0
+    return _LIMITS[key].format(value)
 
 
 def _trivial(schema: Schema, key: str) -> bool:
