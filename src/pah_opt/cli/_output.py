@@ -41,10 +41,18 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     click.echo("\n".join(line.rstrip() for line in rendered.get().splitlines()))
 
 
+def print_text(text: str) -> None:
+    """Print a paragraph, wrapped."""
+    click.echo(textwrap.fill(text, _width(), break_on_hyphens=False, break_long_words=False))
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size((80, 24)).columns, 100)
+
+
 def print_field(label: str, value: str, *, indent: int = 0) -> None:
     """Print ``label: value``, wrapped with the value's lines under one another; nothing for an empty value."""
     if value:
-        width = min(shutil.get_terminal_size((80, 24)).columns, 100)
         head = " " * indent + (f"{label}:".ljust(12) if label else "")
         rest = " " * len(head)
-        click.echo(textwrap.fill(value, width, initial_indent=head, subsequent_indent=rest, break_on_hyphens=False))
+        click.echo(textwrap.fill(value, _width(), initial_indent=head, subsequent_indent=rest, break_on_hyphens=False))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pah_opt.cli._output import json_option, print_field, print_json, print_table
+from pah_opt.cli._output import json_option, print_field, print_json, print_table, print_text
 
 
 @click.command
@@ -35,12 +35,14 @@ def _show_all(everything: list[dict[str, Any]]) -> None:
     print_table(("strategy", "for", "runs here", "summary"), rows)
     for described in everything:
         for obstacle in described["obstacles"]:
-            click.echo(f"\n{described['name']} cannot run here: {obstacle['reason']}; {obstacle['remedy']}")
+            click.echo()
+            print_text(f"{described['name']} cannot run here: {obstacle['reason']}; {obstacle['remedy']}")
     click.echo("\nParameters and needs of one: pah-opt list NAME")
 
 
 def _show(described: dict[str, Any]) -> None:
-    click.echo(f"{described['name']}: {described['summary']}\n")
+    print_text(f"{described['name']}: {described['summary']}")
+    click.echo()
     print_field("for", described["goal"])
     print_field("plugin", " ".join(filter(None, (described["plugin"], _from(described)))))
     blocked = "; ".join(f"{obstacle['reason']}; {obstacle['remedy']}" for obstacle in described["obstacles"])

@@ -13,7 +13,6 @@ _LIMITS = {
     "minimum": ">= {}", "exclusiveMinimum": "> {}", "maximum": "<= {}", "exclusiveMaximum": "< {}",
     "multipleOf": "a multiple of {}", "pattern": "matching {}",
     "minLength": "at least {} characters", "maxLength": "at most {} characters",
-    "minItems": "at least {} items", "maxItems": "at most {} items",
 }  # fmt: skip
 
 
@@ -33,7 +32,7 @@ def in_words(schema: Schema, definitions: Schema | None = None) -> str:
     if "const" in schema or "enum" in schema:
         return _joined([_value(value) for value in schema.get("enum", [schema.get("const")])])
     text = _type(schema, definitions)
-    limits = [_limit(key, schema[key]) for key in _LIMITS if key in schema and not _trivial(schema, key)]
+    limits = [_limit(key, schema[key]) for key in _LIMITS if key in schema]
     return f"{text} {' and '.join(limits)}" if limits else text
 
 
@@ -48,16 +47,11 @@ def resolved(schema: Schema, definitions: Schema) -> Schema:
 
 
 def _limit(key: str, value: float | str) -> str:
-    if key in ("minLength", "minItems") and value == 1:
+    if key == "minLength" and value == 1:
         return "that is not empty"
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # some versions of pydantic write a limit of 1 as 1.0
     return _LIMITS[key].format(value)
-
-
-def _trivial(schema: Schema, key: str) -> bool:
-    """Tell whether the type's own words already say it: the length of a fixed list."""
-    return key in ("minItems", "maxItems") and "prefixItems" in schema
 
 
 def _value(value: object) -> str:
@@ -82,7 +76,9 @@ def _items(schema: Schema, definitions: Schema) -> str:
     if "prefixItems" in schema:
         return ", ".join(in_words(item, definitions) for item in schema["prefixItems"])
     words = in_words(schema.get("items", {}), definitions)
-    return f"({words})" if " or " in words else words
+    counts = {"at least": schema.get("minItems"), "at most": schema.get("maxItems")}
+    count = " and ".join(f"{limit} {number}" for limit, number in counts.items() if number is not None)
+    return " ".join(filter(None, (count, f"({words})" if " or " in words else words)))
 
 
 def _mapping(schema: Schema, definitions: Schema) -> str:

@@ -28,7 +28,7 @@ class ShrinkConfig(OptimizerConfig):
 class Shrink(Optimizer[ShrinkConfig]):
     name = "cli-shrink"
     config_type = ShrinkConfig
-    summary = "Shrinks a model for these tests."
+    summary = "Shrinks a model for these tests, and says so in a sentence that is longer than one line."
     goal = "both"
     references = ("arXiv 2301.12900",)
 

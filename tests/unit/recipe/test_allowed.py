@@ -24,7 +24,11 @@ DEFINITIONS = {"$defs": {"Part": {"type": "object", "properties": {"width": {"ty
         ({"enum": ["a", 2, None]}, "a, 2 or null"),
         ({"anyOf": [{"type": "number"}, {"type": "null"}]}, "number or null"),
         ({"anyOf": [{"type": "number"}, {"type": "number"}]}, "number"),
-        ({"type": "array", "items": {"type": "string"}, "minItems": 1}, "list of text that is not empty"),
+        ({"type": "array", "items": {"type": "string"}, "minItems": 1}, "list of at least 1 text"),
+        (
+            {"type": "array", "items": {"type": "null"}, "minItems": 1, "maxItems": 3},
+            "list of at least 1 and at most 3 null",
+        ),
         ({"type": "array", "items": {"enum": ["a", "b"]}}, "list of (a or b)"),
         ({"type": "array"}, "list of any value"),
         (

@@ -22,7 +22,10 @@ def recipe() -> Recipe:
 
 
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
-    "no steps": (lambda: Recipe(steps=[]), "steps: got []; allowed: list of"),
+    "no steps": (
+        lambda: Recipe(steps=[]),
+        "steps: got []; allowed: list of at least 1 mapping with the keys use, with",
+    ),
     "steps missing": (Recipe, "'steps' is missing"),
     "a key that is not there": (lambda: Recipe(steps=[Step.of("a")], sed=1), "did you mean 'seed'?"),
     "a negative seed": (lambda: Recipe(steps=[Step.of("a")], seed=-1), "seed: got -1; allowed: whole number >= 0"),
