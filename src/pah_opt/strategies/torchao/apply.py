@@ -1,0 +1,156 @@
+"""Run the ``torchao`` step on a model: train, observe, quantize, guard, report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from pah_opt.errors import UnsupportedModelError
+from pah_opt.models.calibration import evenly_spaced
+from pah_opt.strategies.torchao.convert import overflows, quantize, quantize_int4, quantize_static
+from pah_opt.strategies.torchao.gptq_pass import quantize_blockwise
+from pah_opt.strategies.torchao.guard import Guardian
+from pah_opt.strategies.torchao.layers import Assignment, assign, problems
+from pah_opt.strategies.torchao.observe import FEWEST_IMAGES, enough_images, observe
+from pah_opt.strategies.torchao.qat import train
+from pah_opt.strategies.torchao.scan import Scan
+from pah_opt.strategies.torchao.static import ALL, HALF, Fixed, fix, naive
+
+if TYPE_CHECKING:
+    from pah_opt.optimizer import Context
+    from pah_opt.strategies.torchao.config import Scheme, TorchaoConfig
+
+ALONE: tuple[Scheme, ...] = ("int8-weight-only", "int8-dynamic", "int8-qat", "fp8-weight-only", "fp8-dynamic")
+"""Schemes that need nothing but a layer's weight when it is quantized."""
+
+
+def quantize_model(model: nn.Module, config: TorchaoConfig, context: Context) -> tuple[nn.Module, Assignment]:
+    """Quantize ``model`` in place and report to ``context``.
+
+    Returns:
+        The model, and what each layer got (without layers that the guard gave back).
+
+    Raises:
+        UnsupportedModelError: the config does not fit the model.
+        DataError: images are missing, too few, or do not fit.
+    """
+    layout = context.adapter.layout(model)
+    wrong = problems(model, layout, config)
+    if wrong:
+        raise UnsupportedModelError("torchao cannot quantize this model: " + "; ".join(wrong))
+    assignment = assign(model, layout, config)
+    if context.planning:
+        return _planned(model, assignment, config, context), assignment
+    trained = assignment.using("int8-qat")
+    if trained:
+        context.record("training", train(model, trained, config.training, context).to_data())
+    model.requires_grad_(requires_grad=False)
+    if config.guarded is None:
+        _quantize(model, assignment, config, context)
+    else:
+        assignment = _guarded(model, assignment, config, context)
+    _record(assignment, context)
+    return model, assignment
+
+
+def _record(assignment: Assignment, context: Context) -> None:
+    context.record("quantized", dict(assignment.schemes))
+    context.record("left_in_float", dict(assignment.left))
+
+
+def _planned(model: nn.Module, assignment: Assignment, config: TorchaoConfig, context: Context) -> nn.Module:
+    """Give a model without values the tensors that it would have; what the guard gives back cannot be foreseen."""
+    for path in assignment.using("int8-static"):
+        layer = _linear(model, path)
+        quantize_static(layer, _placeholder(layer, config), whole_weight=config.naive)
+    for path in assignment.using("int4-weight-only"):
+        quantize_int4(_linear(model, path), config.group_size)
+    _quantize_alone(model, assignment)
+    _record(assignment, context)
+    return model
+
+
+def _placeholder(layer: nn.Linear, config: TorchaoConfig) -> Fixed:
+    device = layer.weight.device
+    divisor = None if config.naive or config.smooth is None else torch.ones(layer.in_features, device=device)
+    zero_point = None if config.naive else torch.zeros((1, 1, 1), dtype=torch.int8, device=device)
+    return Fixed(torch.ones((1, 1, 1), device=device), zero_point, divisor, None, 0.0)
+
+
+def _quantize(model: nn.Module, assignment: Assignment, config: TorchaoConfig, context: Context) -> None:
+    # Inputs are observed while every layer is still in float.
+    fixed = _fixed(model, assignment, config, context)
+    _quantize_int4(model, assignment, config, context)
+    for path, how in fixed.items():
+        quantize_static(_linear(model, path), how, whole_weight=config.naive)
+    _quantize_alone(model, assignment)
+
+
+def _quantize_alone(model: nn.Module, assignment: Assignment) -> None:
+    for scheme in ALONE:
+        paths = assignment.using(scheme)
+        if paths:
+            quantize(model, paths, scheme)
+
+
+def _fixed(model: nn.Module, assignment: Assignment, config: TorchaoConfig, context: Context) -> dict[str, Fixed]:
+    """Choose how the inputs of static layers are quantized, and report it."""
+    layers = {path: _linear(model, path) for path in assignment.using("int8-static")}
+    if not layers:
+        return {}
+    split = enough_images(context.calibration, config.images, "int8-static")
+    layout = context.adapter.layout(model)
+    seen = observe(
+        model, layout, layers, split, batch_size=config.batch_size, seed=context.seed, progress=context.progress
+    )
+    steps = HALF if overflows(next(model.parameters()).device) else ALL
+    if config.naive:
+        return {path: naive(one, steps) for path, one in seen.items()}
+    fixed = {path: fix(one, layers[path].weight, config.smooth, steps) for path, one in seen.items()}
+    context.record("static", {path: {"alpha": one.alpha, "output_error": one.error} for path, one in fixed.items()})
+    context.record("calibration_images", len(split))
+    return fixed
+
+
+def _quantize_int4(model: nn.Module, assignment: Assignment, config: TorchaoConfig, context: Context) -> None:
+    layers = {path: _linear(model, path) for path in assignment.using("int4-weight-only")}
+    if not layers:
+        return
+    rounding = config.rounding or ("gptq" if _has_images(context) else "search")
+    context.record("rounding", rounding)
+    if rounding == "gptq":
+        split = enough_images(context.calibration, config.images, "rounding gptq")
+        context.record("calibration_images", len(split))
+        quantize_blockwise(model, layers, split, context, group_size=config.group_size, batch_size=config.batch_size)
+        return
+    for layer in layers.values():
+        quantize_int4(layer, config.group_size, search=rounding == "search")
+
+
+def _has_images(context: Context) -> bool:
+    return context.calibration is not None and len(context.calibration) >= FEWEST_IMAGES
+
+
+def _guarded(model: nn.Module, assignment: Assignment, config: TorchaoConfig, context: Context) -> Assignment:
+    """Quantize, then give layers back their float weights until the limit holds."""
+    limit = config.guarded
+    assert limit is not None  # noqa: S101  # checked by the caller; for the type checker
+    split = evenly_spaced(enough_images(context.calibration, limit.images, "guarded"), limit.images)
+    scan = Scan(model, context.adapter, split, config.batch_size)
+    reference, labels = scan.all_logits()
+    floats = {path: _linear(model, path).weight for path in assignment.schemes}
+    _quantize(model, assignment, config, context)
+    guarded = Guardian(scan, reference, labels, floats, limit).guard(assignment.schemes, context.progress)
+    context.record("guarded", guarded.to_data())
+    return _without(assignment, guarded.restored)
+
+
+def _without(assignment: Assignment, restored: tuple[str, ...]) -> Assignment:
+    schemes = {path: scheme for path, scheme in assignment.schemes.items() if path not in restored}
+    return Assignment(schemes, assignment.left | dict.fromkeys(restored, "given back by guarded"))
+
+
+def _linear(model: nn.Module, path: str) -> nn.Linear:
+    return model.get_submodule(path)  # type: ignore[return-value]  # chosen among linear layers
