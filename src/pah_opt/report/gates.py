@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pah_opt.errors import GateFailedError, MeasurementError
@@ -116,6 +117,6 @@ def _read(text: str) -> tuple[str, float]:
         number = float(value)
     except ValueError:
         number = float("nan")
-    if not equals or number != number or number in (float("inf"), float("-inf")):  # noqa: PLR0124  # NaN differs from itself
+    if not equals or number != number or number in (float("inf"), float("-inf")):  # NaN differs from itself
         raise MeasurementError(f"the limit {text!r} is not of the form name=number, such as top1_drop_pp=1")
     return name.strip(), number

@@ -1,7 +1,5 @@
 """Tiny real models and images; everything here takes milliseconds."""
 
-# the stand-in for NVML has NVML's names
-
 from __future__ import annotations
 
 import itertools
