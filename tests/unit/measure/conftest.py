@@ -1,5 +1,7 @@
 """Tiny real models and images; everything here takes milliseconds."""
 
+# ruff: noqa: N802
+
 from __future__ import annotations
 
 import itertools
