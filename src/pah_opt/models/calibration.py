@@ -11,7 +11,7 @@ Nothing here changes a model, and no hook outlives a call.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -268,25 +268,43 @@ class BlockRunner:
     @torch.no_grad()
     def outputs(self, index: int) -> Iterator[Tensor]:
         """Yield block ``index``'s outputs for each cached batch, leaving the cache as it is."""
-        block = self.model.get_submodule(self.layout.blocks[index].path)
-        for hidden, (args, kwargs) in zip(self.hidden, self._extras, strict=True):
-            output = block(hidden, *args, **kwargs)
-            yield output[0] if isinstance(output, tuple) else output
+        for position in range(len(self.hidden)):
+            yield self._run(index, position)
 
+    @torch.no_grad()
     def covariances(self, index: int, paths: Sequence[str]) -> dict[str, Covariance]:
         """Observe what goes into modules inside block ``index``, leaving the cache as it is.
+
+        Each forward pass ends as soon as every path was seen.
 
         Raises:
             DataError: activations are not finite.
             UnsupportedModelError: a path did not run as a module.
         """
         collector = _CovarianceCollector()
-        with watching_inputs({path: self.model.get_submodule(path) for path in paths}, collector.see):
-            for _ in self.outputs(index):
-                pass
+        missing: set[str] = set()
+
+        def see(path: str, inputs: Tensor) -> None:
+            collector.see(path, inputs)
+            missing.discard(path)
+            if not missing:
+                raise _StopForwardError
+
+        with watching_inputs({path: self.model.get_submodule(path) for path in paths}, see):
+            for position in range(len(self.hidden)):
+                missing.update(paths)
+                with suppress(_StopForwardError):
+                    self._run(index, position)
         return collector.result(paths)
 
     def advance(self, index: int) -> None:
         """Replace the cached inputs by block ``index``'s outputs."""
         for position, output in enumerate(self.outputs(index)):
             self.hidden[position] = output
+
+    def _run(self, index: int, position: int) -> Tensor:
+        block = self.model.get_submodule(self.layout.blocks[index].path)
+        args, kwargs = self._extras[position]
+        output = block(self.hidden[position], *args, **kwargs)
+        result: Tensor = output[0] if isinstance(output, tuple) else output
+        return result
