@@ -8,19 +8,17 @@ from pah_opt.cli._output import json_option, print_json, print_table
 
 
 @click.command
-@click.argument("recipe", type=click.Path(dir_okay=False))
+@click.argument("recipe")
 @click.option("--model", "source", default="google/vit-base-patch16-224", show_default=True, metavar="ID_OR_PATH",
               help="A hub id or a local folder; only its config is read.")  # fmt: skip
 @click.option("--no-data", is_flag=True, help="Plan for a run without calibration and training images.")
 @json_option
 def command(recipe: str, source: str, no_data: bool, as_json: bool) -> None:
     """Predict what each step of RECIPE would leave, and find every mistake, without weights."""
-    from pathlib import Path
-
     import pah_opt
     from pah_opt.workflow import empty_model
 
-    plan = pah_opt.plan(empty_model(source), Path(recipe), calibration=not no_data, training=not no_data)
+    plan = pah_opt.plan(empty_model(source), recipe, calibration=not no_data, training=not no_data)
     if as_json:
         print_json(plan.to_data())
         return

@@ -23,13 +23,21 @@ def demo_recipes() -> tuple[Recipe, ...]:
     return tuple(Recipe.from_yaml(text) for name, text in texts if name.endswith(".yaml"))
 
 
-def run_demo(folder: Path, *, seed: int = 0, artifacts: bool = False, progress: Progress | None = None) -> Outcome:
+def run_demo(
+    folder: Path,
+    *,
+    seed: int = 0,
+    artifacts: bool = False,
+    settings: MeasureSettings | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
     """Train a small ViT on scikit-learn's digits, run every demo recipe on it, and write a folder of results.
 
     Args:
         folder: where the report goes.
         seed: of training.
         artifacts: also save each optimized model.
+        settings: how thoroughly to measure; a look by default.
         progress: shows how far it is.
 
     Returns:
@@ -44,6 +52,6 @@ def run_demo(folder: Path, *, seed: int = 0, artifacts: bool = False, progress: 
     losses = trained.result.losses
     curve = Curve(x=tuple(range(1, len(losses) + 1)), y=losses)
     source = Source(trained.model, "digits ViT", "fine-tuned", trained.data)
-    outcome = run_recipes(source, demo_recipes(), settings=MeasureSettings.quick(), progress=progress)
+    outcome = run_recipes(source, demo_recipes(), settings=settings or MeasureSettings.quick(), progress=progress)
     report = write_folder(folder, outcome, curves={"loss of the dense model": curve}, artifacts=artifacts)
     return Outcome(report, outcome.artifacts, outcome.failures)

@@ -12,7 +12,6 @@ from pah_opt.optimizer import Context
 from pah_opt.pipeline.copies import meta_copy
 from pah_opt.pipeline.seeding import seeded, step_seed
 from pah_opt.pipeline.subject import Subject
-from pah_opt.recipe.sources import as_recipe
 from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, validate
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def plan(
 
     Args:
         model: the model, any device.
-        recipe: what would be run: a Recipe, or the path or text of one in YAML or JSON.
+        recipe: what would be run: a Recipe, the name of a preset, or the path or text of a recipe in YAML or JSON.
         calibration: whether calibration images will be there.
         training: whether training images will be there.
         environment: the machine to plan for; this one by default.
@@ -103,7 +102,7 @@ def plan(
     environment = environment or Environment()
     subject = Subject.of(model, registry, meta_copy)
     checked = validate(
-        as_recipe(recipe),
+        registry.recipe(recipe),
         registry,
         environment=environment,
         calibration=calibration,

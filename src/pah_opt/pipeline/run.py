@@ -19,7 +19,6 @@ from pah_opt.pipeline.seeding import seeded, step_seed
 from pah_opt.pipeline.subject import Subject
 from pah_opt.pipeline.verify import Snapshot, Verifier, verify_attributes
 from pah_opt.progress import Progress, default_progress
-from pah_opt.recipe.sources import as_recipe
 from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, validate
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def apply(
 
     Args:
         model: any model a ModelAdapter knows; left untouched unless ``inplace``.
-        recipe: what to do: a Recipe, or the path or text of one in YAML or JSON.
+        recipe: what to do: a Recipe, the name of a preset, or the path or text of a recipe in YAML or JSON.
         data: images for calibration, training and the collapse check: a :class:`~pah_opt.splits.Data`, a Split, or
             ``(pixel_values, labels)`` batches as :func:`pah_opt.data.as_data` takes them. Test images are never
             calibrated or trained on.
@@ -72,8 +71,8 @@ def apply(
         DataError: the images cannot be used or do not fit the model.
         StepFailedError: a step raised, had no effect, or brought the model to chance.
     """
-    recipe = as_recipe(recipe)
     registry = registry or default_registry()
+    recipe = registry.recipe(recipe)
     environment = environment or Environment()
     inputs = Inputs.of(data, calibration_images=calibration_images, seed=recipe.seed)
     dry = Subject.of(model, registry, meta_copy)

@@ -72,9 +72,7 @@ def run_recipes(
         raise next(iter(failures.values()))
     progress.message("measuring")
     models = {"dense": source.model, **artifacts}
-    report = compare(
-        models, source.data, settings=settings, weights_origin=source.weights_origin, progress=progress
-    )
+    report = compare(models, source.data, settings=settings, weights_origin=source.weights_origin, progress=progress)
     return Outcome(report.model_copy(update={"notes": (*report.notes, *source.notes)}), artifacts, failures)
 
 

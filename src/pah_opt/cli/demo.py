@@ -1,0 +1,27 @@
+"""``pah-opt demo``: the whole way through on an embedded model and real images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pah_opt.cli._results import result_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of training.")
+@result_options
+def command(seed: int, out: Path, save_artifacts: bool, full: bool, as_json: bool) -> None:
+    """Train a small ViT on digits, run recipes on it, compare: no download, no GPU."""
+    from pah_opt.cli._results import show
+    from pah_opt.demo import run_demo
+    from pah_opt.measure.settings import MeasureSettings
+    from pah_opt.progress import default_progress
+
+    settings = MeasureSettings() if full else MeasureSettings.quick()
+    outcome = run_demo(out, seed=seed, artifacts=save_artifacts, settings=settings, progress=default_progress())
+    show(outcome, out, as_json=as_json)
