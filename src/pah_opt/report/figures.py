@@ -69,7 +69,7 @@ def _at_largest(group: str, name: str) -> Callable[[ModelReport], Found]:
 
 def _top1_drop(report: ModelReport) -> Found:
     delta = _found(report.accuracy, "top1_delta_pp")
-    return Found(None if delta.value is None else -delta.value, delta.reason)
+    return Found(None if delta.value is None else 0.0 - delta.value, delta.reason)
 
 
 FIGURES: dict[str, Figure] = {

@@ -117,6 +117,6 @@ def _read(text: str) -> tuple[str, float]:
         number = float(value)
     except ValueError:
         number = float("nan")
-    if not equals or number != number or number in (float("inf"), float("-inf")):  # NaN differs from itself
+    if not equals or not math.isfinite(number):
         raise MeasurementError(f"the limit {text!r} is not of the form name=number, such as top1_drop_pp=1")
     return name.strip(), number

@@ -103,6 +103,14 @@ class Report(Data):
         """Return the same report with more curves to plot."""
         return self.model_copy(update={"curves": {**self.curves, **curves}})
 
+    def without_gates(self) -> Report:
+        """Return the same report with no gate results."""
+        models = tuple(
+            model.model_copy(update={"vs_baseline": model.vs_baseline.model_copy(update={"gates": ()})})
+            for model in self.models
+        )
+        return self.model_copy(update={"models": models})
+
     def to_data(self) -> dict[str, Any]:
         """Return the report as JSON data."""
         return self.model_dump(mode="json")

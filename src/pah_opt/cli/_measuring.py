@@ -1,0 +1,78 @@
+"""Options that commands which measure share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pah_opt.cli._output import json_option, print_json
+
+if TYPE_CHECKING:
+    from pah_opt.measure.settings import MeasureSettings
+    from pah_opt.report import Report
+
+F = TypeVar("F", bound=Callable[..., Any])
+INTERRUPTED = 130
+
+
+class BatchSize(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
+    """A number of images, or ``best``."""
+
+    name = "N|best"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Read one."""
+        if value == "best" or isinstance(value, int):
+            return value  # type: ignore[no-any-return]
+        try:
+            size = int(value)
+        except ValueError:
+            size = 0
+        if size < 1:
+            self.fail(f"{value!r} is neither a number of images nor 'best'", param, ctx)
+        return size
+
+
+OPTIONS = (
+    click.option("--data", metavar="ID_OR_PATH", help="Labelled test images: a hub id or a local folder."),
+    click.option("--weights", type=click.Choice(["pretrained", "random"]), default="pretrained", show_default=True,
+                 help="random: sizes and speed where the weights cannot be had; no accuracy is measured."),
+    click.option("--device", default="cpu", show_default=True, help="Where the models run, such as cuda."),
+    click.option("--test-limit", type=click.IntRange(1), metavar="N", help="At most so many test images."),
+    click.option("--batch", "batches", multiple=True, type=BatchSize(),
+                 help="Images in a pass; repeatable; 'best' searches for the highest throughput."),
+    click.option("--quick", is_flag=True, help="A look in seconds instead of figures to publish."),
+    click.option("--strong-baselines", is_flag=True, help="Also measure the first model in bf16 and compiled bf16."),
+    click.option("--out", type=click.Path(file_okay=False), metavar="FOLDER",
+                 help="Write report.json, .md, .csv, .html and .xml (gates) there."),
+    json_option,
+)  # fmt: skip
+
+
+def measuring_options(function: F) -> F:
+    """Add the options of measuring."""
+    for option in reversed(OPTIONS):
+        function = option(function)
+    return function
+
+
+def settings_of(*, quick: bool, batches: tuple[Any, ...]) -> MeasureSettings:
+    """Make settings from options."""
+    from pah_opt.measure.settings import MeasureSettings
+
+    changes = {"batch_sizes": batches} if batches else {}
+    return MeasureSettings.quick(**changes) if quick else MeasureSettings.of(**changes)
+
+
+def show_report(report: Report, out: str | None, *, as_json: bool) -> None:
+    """Print a report, write its folder when asked, and end with 130 after ctrl-C."""
+    from pah_opt.report.folder import write_report
+
+    print_json(report.to_data()) if as_json else click.echo(report.to_text(), nl=False)
+    if out is not None:
+        folder = write_report(report, out)
+        click.echo(f"written to {folder}", err=True)
+    if not report.complete:
+        click.get_current_context().exit(INTERRUPTED)

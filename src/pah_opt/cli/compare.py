@@ -1,0 +1,90 @@
+"""``pah-opt compare``: models side by side, or two reports made at different times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pah_opt.cli._measuring import measuring_options, settings_of, show_report
+from pah_opt.cli._output import print_json, print_table, print_text
+
+if TYPE_CHECKING:
+    from pah_opt.report.difference import Change, Difference
+
+
+@click.command
+@click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
+@measuring_options
+def command(
+    *, models: tuple[str, ...], quick: bool, batches: tuple[Any, ...], strong_baselines: bool, out: str | None,
+    as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Measure models side by side; the first is the baseline.
+
+    Each is an artifact's folder, a folder in transformers' form, or a hub id. Given two report.json files instead, say
+    what changed between them and what is not comparable.
+    """
+    if all(model.endswith(".json") for model in models):
+        _compare_reports(models, as_json=as_json)
+        return
+    from pah_opt.progress import default_progress
+    from pah_opt.workflow.measuring import measure_sources
+
+    report = measure_sources(
+        _named(models), settings=settings_of(quick=quick, batches=batches), baselines=strong_baselines,
+        progress=default_progress(), **options,
+    )  # fmt: skip
+    show_report(report, out, as_json=as_json)
+
+
+def _named(models: tuple[str, ...]) -> dict[str, str]:
+    """Read ``NAME=MODEL``; without a name the last part of the path is the name."""
+    named: dict[str, str] = {}
+    for text in models:
+        name, equals, source = text.partition("=")
+        name, source = (name, source) if equals and not Path(text).exists() else (Path(text).name or text, text)
+        if name in named:
+            raise click.UsageError(f"two models are called {name!r}; write NAME={source} to tell them apart")
+        named[name] = source
+    return named
+
+
+def _compare_reports(paths: tuple[str, ...], *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from pah_opt.report import Report
+    from pah_opt.report.difference import difference
+
+    if len(paths) != 2:
+        raise click.UsageError(f"two reports can be compared; {len(paths)} were given")
+    found = difference(*(Report.load(path) for path in paths))
+    if as_json:
+        print_json(asdict(found))
+    else:
+        _show(found)
+
+
+def _show(found: Difference) -> None:
+    for label, names in (("only in the first", found.only_before), ("only in the second", found.only_after)):
+        if names:
+            print_text(f"{label}: {', '.join(names)}")
+    for condition in found.conditions:
+        print_text(f"differs: {condition}")
+    for group, reason in found.not_comparable.items():
+        print_text(f"not comparable: {group} ({reason})")
+    moved = [change for change in found.changes if change.before != change.after]
+    if moved:
+        print_table(("model", "figure", "before", "after", ""), [_row(change) for change in moved])
+    elif found.changes:
+        click.echo("every figure that can be compared is the same")
+    else:
+        click.echo("nothing in these reports can be compared")
+
+
+def _row(change: Change) -> tuple[str, str, str, str, str]:
+    better = (change.after < change.before) == (change.better == "lower")
+    verdict = "" if change.better == "neither" else "better" if better else "worse"
+    factor = "" if change.factor is None else f"{100 * (change.factor - 1):+.1f} %"
+    return change.model, change.figure, f"{change.before:.6g}", f"{change.after:.6g}", f"{factor} {verdict}".strip()

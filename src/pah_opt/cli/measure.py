@@ -1,0 +1,29 @@
+"""``pah-opt measure``: standard figures of one model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pah_opt.cli._measuring import measuring_options, settings_of, show_report
+
+
+@click.command
+@click.argument("model")
+@measuring_options
+def command(
+    *, model: str, quick: bool, batches: tuple[Any, ...], strong_baselines: bool, out: str | None, as_json: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Measure MODEL: an artifact's folder, a folder in transformers' form, or a hub id."""
+    from pathlib import Path
+
+    from pah_opt.progress import default_progress
+    from pah_opt.workflow.measuring import measure_sources
+
+    report = measure_sources(
+        {Path(model).name or model: model}, settings=settings_of(quick=quick, batches=batches),
+        baselines=strong_baselines, progress=default_progress(), **options,
+    )  # fmt: skip
+    show_report(report, out, as_json=as_json)
