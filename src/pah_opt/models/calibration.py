@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pah_opt.errors import DataError, UnsupportedModelError
+from pah_opt.models.covariance import Covariance
 from pah_opt.progress import Progress
 
 if TYPE_CHECKING:
@@ -26,69 +27,16 @@ if TYPE_CHECKING:
     from pah_opt.layout import Layout
     from pah_opt.splits import Split
 
-
-class Covariance:
-    """Streaming mean and second moments of vectors.
-
-    Sums are taken about the first batch's mean and kept in float64 (float32 where the device has no float64), so that
-    activations with a large mean lose no digits.
-
-    Args:
-        width: length of a vector.
-        device: where the sums are kept.
-    """
-
-    def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
-        device = torch.device(device)
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.count = 0
-        self._shift: Tensor | None = None
-        self._total = torch.zeros(width, dtype=dtype, device=device)
-        self._moment = torch.zeros(width, width, dtype=dtype, device=device)
-
-    @property
-    def width(self) -> int:
-        """Length of a vector."""
-        return self._total.numel()
-
-    def update(self, vectors: Tensor) -> None:
-        """Add vectors, ``(..., width)`` of any floating-point type."""
-        rows = vectors.detach().reshape(-1, self.width).float()
-        if self._shift is None:
-            self._shift = rows.mean(dim=0)
-        rows = rows - self._shift
-        self.count += rows.shape[0]
-        self._total += rows.sum(dim=0).to(self._total.dtype)
-        self._moment += (rows.T @ rows).to(self._moment.dtype)
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean, ``(width,)``."""
-        return self._relative_mean + self._origin
-
-    @property
-    def matrix(self) -> Tensor:
-        """Covariance about the mean (divided by ``count``), ``(width, width)``."""
-        mean = self._relative_mean
-        return self._moment / max(self.count, 1) - torch.outer(mean, mean)
-
-    @property
-    def second_moment(self) -> Tensor:
-        """Second moment about zero, ``mean(x xᵀ)``, ``(width, width)``; SparseGPT's Hessian is twice this."""
-        return self.matrix + torch.outer(self.mean, self.mean)
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether every sum is a finite number."""
-        return bool(torch.isfinite(self._moment).all())
-
-    @property
-    def _relative_mean(self) -> Tensor:
-        return self._total / max(self.count, 1)
-
-    @property
-    def _origin(self) -> Tensor:
-        return torch.zeros_like(self._total) if self._shift is None else self._shift.to(self._total.dtype)
+__all__ = [
+    "BlockRunner",
+    "Covariance",
+    "calibration_batches",
+    "checked_pixels",
+    "collect_inputs_covariance",
+    "evenly_spaced",
+    "watching_inputs",
+    "watching_outputs",
+]
 
 
 def evenly_spaced(split: Split, count: int) -> Split:
@@ -140,6 +88,21 @@ def watching_inputs(modules: Mapping[str, nn.Module], see: Callable[[str, Tensor
         return lambda _module, args: see(path, args[0])
 
     handles = [module.register_forward_pre_hook(hook_for(path)) for path, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def watching_outputs(modules: Mapping[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call ``see(path, output)`` whenever one of ``modules`` has run, until the ``with`` block ends."""
+
+    def hook_for(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda _module, _args, output: see(path, output)
+
+    handles = [module.register_forward_hook(hook_for(path)) for path, module in modules.items()]
     try:
         yield
     finally:

@@ -1,0 +1,70 @@
+"""Mean and covariance of a stream of vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Covariance:
+    """Streaming mean and second moments of vectors.
+
+    Sums are taken about the first batch's mean and kept in float64 (float32 where the device has no float64), so that
+    activations with a large mean lose no digits.
+
+    Args:
+        width: length of a vector.
+        device: where the sums are kept.
+    """
+
+    def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
+        device = torch.device(device)
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.count = 0
+        self._shift: Tensor | None = None
+        self._total = torch.zeros(width, dtype=dtype, device=device)
+        self._moment = torch.zeros(width, width, dtype=dtype, device=device)
+
+    @property
+    def width(self) -> int:
+        """Length of a vector."""
+        return self._total.numel()
+
+    def update(self, vectors: Tensor) -> None:
+        """Add vectors, ``(..., width)`` of any floating-point type."""
+        rows = vectors.detach().reshape(-1, self.width).float()
+        if self._shift is None:
+            self._shift = rows.mean(dim=0)
+        rows = rows - self._shift
+        self.count += rows.shape[0]
+        self._total += rows.sum(dim=0).to(self._total.dtype)
+        self._moment += (rows.T @ rows).to(self._moment.dtype)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean, ``(width,)``."""
+        return self._relative_mean + self._origin
+
+    @property
+    def matrix(self) -> Tensor:
+        """Covariance about the mean (divided by ``count``), ``(width, width)``."""
+        mean = self._relative_mean
+        return self._moment / max(self.count, 1) - torch.outer(mean, mean)
+
+    @property
+    def second_moment(self) -> Tensor:
+        """Second moment about zero, ``mean(x xᵀ)``, ``(width, width)``; SparseGPT's Hessian is twice this."""
+        return self.matrix + torch.outer(self.mean, self.mean)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every sum is a finite number."""
+        return bool(torch.isfinite(self._moment).all())
+
+    @property
+    def _relative_mean(self) -> Tensor:
+        return self._total / max(self.count, 1)
+
+    @property
+    def _origin(self) -> Tensor:
+        return torch.zeros_like(self._total) if self._shift is None else self._shift.to(self._total.dtype)
