@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pah_opt.errors import ArtifactError
 from pah_opt.storage.attributes import to_json
+from pah_opt.storage.backends import is_torchao_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,14 +72,13 @@ def take_apart(held: Held) -> Parts:
         ArtifactError: the tensor is of a type that cannot be stored.
     """
     tensor = held.tensor
-    origin = type(tensor).__module__.partition(".")[0]
-    if origin == "bitsandbytes":
+    if type(tensor).__module__.partition(".")[0] == "bitsandbytes":
         from pah_opt.storage.bnb import take_apart_bnb
 
         return take_apart_bnb(held)
     if type(tensor) in (Tensor, nn.Parameter, nn.Buffer):
         return Parts("plain", {"": _strided(held.path, tensor)})
-    if origin == "torchao" and hasattr(tensor, "__tensor_flatten__"):
+    if is_torchao_tensor(tensor):
         return _take_apart_torchao(held.path, tensor)
     raise ArtifactError(
         f"{held.path} is a {type(tensor).__module__}.{type(tensor).__qualname__}, which cannot be stored; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from pah_opt.strategies.torchao.scan import Scan
 from pah_opt.strategies.torchao.static import ALL, HALF, Fixed, fix, naive
 
 if TYPE_CHECKING:
+    from pah_opt.adapt import TrainResult
     from pah_opt.optimizer import Context
     from pah_opt.strategies.torchao.config import Scheme, TorchaoConfig
 
@@ -45,7 +46,7 @@ def quantize_model(model: nn.Module, config: TorchaoConfig, context: Context) ->
         return _planned(model, assignment, config, context), assignment
     trained = assignment.using("int8-qat")
     if trained:
-        context.record("training", train(model, trained, config.training, context).to_data())
+        context.record("training", _summary(train(model, trained, config.training, context)))
     model.requires_grad_(requires_grad=False)
     if config.guarded is None:
         _quantize(model, assignment, config, context)
@@ -53,6 +54,11 @@ def quantize_model(model: nn.Module, config: TorchaoConfig, context: Context) ->
         assignment = _guarded(model, assignment, config, context)
     _record(assignment, context)
     return model, assignment
+
+
+def _summary(result: TrainResult) -> dict[str, Any]:
+    data = result.to_data()
+    return {"steps": result.steps, "stopped": result.stopped, "history": list(data["history"])}
 
 
 def _record(assignment: Assignment, context: Context) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pah_opt.environment import Backend
 from pah_opt.optimizer import FRESH_TAGS, Effect, Goal, Needs, Optimizer, Tags
@@ -81,3 +81,20 @@ class Torchao(Optimizer[TorchaoConfig]):
         from pah_opt.strategies.torchao.apply import quantize_model
 
         return quantize_model(model, config, context)[0]
+
+    def state(self, model: nn.Module, config: TorchaoConfig) -> dict[str, Any]:
+        """Return in what types weights are stored."""
+        return {"storages": sorted(config.storages)}
+
+    def restore(self, model: nn.Module, state: dict[str, Any]) -> nn.Module:
+        """Make the types of the weights known before they are loaded; the layers stay plain linear ones.
+
+        Raises:
+            MissingBackendError: torchao cannot be imported.
+        """
+        from pah_opt.strategies.torchao import backend
+
+        backend.load("torchao.quantization")
+        if "int4" in state.get("storages", ()):
+            from pah_opt.strategies.torchao import packed_int4  # noqa: F401  # registers its type
+        return model

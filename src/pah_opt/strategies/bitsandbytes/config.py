@@ -1,0 +1,56 @@
+"""Parameters of the ``bitsandbytes`` strategy. Nothing here loads torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pah_opt.optimizer import OptimizerConfig
+
+Scheme = Literal["int8", "nf4", "fp4"]
+ComputeType = Literal["fp32", "bf16", "fp16"]
+DEFAULT_THRESHOLD = 6.0
+DEFAULT_BLOCKSIZE = 64
+_OF_INT8 = ("threshold",)
+_OF_FOUR_BITS = ("blocksize", "double_quant", "compute_dtype")
+
+
+class BitsandbytesConfig(OptimizerConfig):
+    """Parameters of `bitsandbytes`."""
+
+    scheme: Scheme = "nf4"
+    """`int8`: LLM.int8, rows of weights and tokens in int8, outlier channels in half precision. `nf4`: four bits on a
+    grid made for normally distributed weights. `fp4`: four-bit floating point."""
+    include: tuple[str, ...] = Field(default=("*",), min_length=1)
+    """Linear layers to quantize: glob patterns over module paths, or `attention`, `qkv`, `attention-output`, `mlp`,
+    `classifier`."""
+    skip: tuple[str, ...] = ("classifier",)
+    """Linear layers to leave in float, whatever `include` says."""
+    threshold: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """int8: input channels with a value above this are multiplied in half precision; 6.0 by default, 0 for none."""
+    blocksize: Literal[32, 64, 128, 256, 512, 1024, 2048, 4096] | None = None
+    """nf4, fp4: so many weights share a scale; 64 by default. Smaller is more accurate and larger in memory."""
+    double_quant: bool | None = None
+    """nf4, fp4: quantize the scales too: about 0.4 bits a weight less at blocksize 64. Off by default."""
+    compute_dtype: ComputeType | None = None
+    """nf4, fp4: type in which products are computed; the model's own by default."""
+
+    @model_validator(mode="after")
+    def _options_belong_to_the_scheme(self) -> BitsandbytesConfig:
+        others = _OF_FOUR_BITS if self.scheme == "int8" else _OF_INT8
+        foreign = [name for name in others if getattr(self, name) is not None]
+        if foreign:
+            owners = "schemes nf4 and fp4" if self.scheme == "int8" else "scheme int8"
+            raise ValueError(f"{foreign[0]} belongs to {owners}, and the scheme is {self.scheme}; leave it out")
+        return self
+
+    @property
+    def used_threshold(self) -> float:
+        """The threshold, with its default filled in."""
+        return DEFAULT_THRESHOLD if self.threshold is None else self.threshold
+
+    @property
+    def used_blocksize(self) -> int:
+        """The block size, with its default filled in."""
+        return self.blocksize or DEFAULT_BLOCKSIZE
