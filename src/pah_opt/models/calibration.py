@@ -121,13 +121,18 @@ class _CovarianceCollector:
             self.found[path] = Covariance(inputs.shape[-1], inputs.device)
         self.found[path].update(inputs)
 
-    def result(self, paths: Iterable[str]) -> dict[str, Covariance]:
+    def result(self, paths: Sequence[str]) -> dict[str, Covariance]:
+        _require_seen(self.found, paths)
         for path in paths:
-            if path not in self.found:
-                raise UnsupportedModelError(f"{path} did not run in the forward pass, so its inputs cannot be observed")
             if not self.found[path].is_finite:
                 raise DataError(f"inputs of {path} are not finite on the calibration images; check the model's weights")
         return {path: self.found[path] for path in paths}
+
+
+def _require_seen(seen: Mapping[str, object], paths: Iterable[str]) -> None:
+    missing = [path for path in paths if path not in seen]
+    if missing:
+        raise UnsupportedModelError(f"{missing[0]} did not run in the forward pass, so its inputs cannot be observed")
 
 
 @torch.no_grad()
@@ -235,29 +240,40 @@ class BlockRunner:
             yield self._run(index, position)
 
     @torch.no_grad()
-    def covariances(self, index: int, paths: Sequence[str]) -> dict[str, Covariance]:
-        """Observe what goes into modules inside block ``index``, leaving the cache as it is.
+    def inputs(self, index: int, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+        """Yield what goes into modules inside block ``index`` for each cached batch, leaving the cache as it is.
 
         Each forward pass ends as soon as every path was seen.
+
+        Raises:
+            UnsupportedModelError: a path did not run as a module.
+        """
+        seen: dict[str, Tensor] = {}
+
+        def see(path: str, inputs: Tensor) -> None:
+            seen[path] = inputs
+            if len(seen) == len(modules):
+                raise _StopForwardError
+
+        modules = {path: self.model.get_submodule(path) for path in paths}
+        for position in range(len(self.hidden)):
+            seen.clear()
+            with watching_inputs(modules, see), suppress(_StopForwardError):
+                self._run(index, position)
+            _require_seen(seen, paths)
+            yield dict(seen)
+
+    def covariances(self, index: int, paths: Sequence[str]) -> dict[str, Covariance]:
+        """Observe what goes into modules inside block ``index``, leaving the cache as it is.
 
         Raises:
             DataError: activations are not finite.
             UnsupportedModelError: a path did not run as a module.
         """
         collector = _CovarianceCollector()
-        missing: set[str] = set()
-
-        def see(path: str, inputs: Tensor) -> None:
-            collector.see(path, inputs)
-            missing.discard(path)
-            if not missing:
-                raise _StopForwardError
-
-        with watching_inputs({path: self.model.get_submodule(path) for path in paths}, see):
-            for position in range(len(self.hidden)):
-                missing.update(paths)
-                with suppress(_StopForwardError):
-                    self._run(index, position)
+        for batch in self.inputs(index, paths):
+            for path, inputs in batch.items():
+                collector.see(path, inputs)
         return collector.result(paths)
 
     def advance(self, index: int) -> None:
@@ -265,9 +281,20 @@ class BlockRunner:
         for position, output in enumerate(self.outputs(index)):
             self.hidden[position] = output
 
-    def _run(self, index: int, position: int) -> Tensor:
-        block = self.model.get_submodule(self.layout.blocks[index].path)
+    @torch.no_grad()
+    def run_from(self, hidden: Tensor, position: int, indices: Iterable[int]) -> Tensor:
+        """Return what blocks ``indices``, one after another, make of ``hidden``; the cache stays as it is.
+
+        Args:
+            hidden: ``(batch, tokens, hidden_size)``.
+            position: of the cached batch whose other arguments the blocks get.
+            indices: of the blocks.
+        """
         args, kwargs = self._extras[position]
-        output = block(self.hidden[position], *args, **kwargs)
-        result: Tensor = output[0] if isinstance(output, tuple) else output
-        return result
+        for index in indices:
+            output = self.model.get_submodule(self.layout.blocks[index].path)(hidden, *args, **kwargs)
+            hidden = output[0] if isinstance(output, tuple) else output
+        return hidden
+
+    def _run(self, index: int, position: int) -> Tensor:
+        return self.run_from(self.hidden[position], position, [index])

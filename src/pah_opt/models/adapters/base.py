@@ -32,11 +32,13 @@ class StructuralAdapter(ModelAdapter):
         names: what the family calls its parts.
         homes: prefixes of the modules that a saved model's class may come from.
         antialias: whether the family low-pass filters position embeddings when it interpolates them to a smaller grid.
+        square: whether the family's forward pass takes square images only.
     """
 
     names: FamilyNames
     homes: tuple[str, ...]
     antialias = False
+    square = False
 
     # What a family adds.
 
@@ -64,14 +66,18 @@ class StructuralAdapter(ModelAdapter):
     def _construct(self, kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
         """Construct an object of ``kind`` from what :meth:`_arguments` returned, on the ``meta`` device."""
 
+    def _recognises(self, model: nn.Module) -> bool:
+        """Tell whether the parts of this family are there; may raise."""
+        from pah_opt.models.adapters.reading import root_of
+
+        return root_of(model, self.names) is not None
+
     # The ModelAdapter protocol.
 
     def matches(self, model: nn.Module) -> bool:
         """Tell whether the parts of this family are there."""
-        from pah_opt.models.adapters.reading import root_of
-
         try:
-            return root_of(model, self.names) is not None
+            return self._recognises(model)
         except Exception:  # noqa: BLE001  # whatever a foreign module's attributes raise, it is not of this family
             return False
 
@@ -135,6 +141,8 @@ class StructuralAdapter(ModelAdapter):
         from pah_opt.models.positions import resize_positions
 
         root, layout = self.root(model), self.layout(model)
+        if self.square and height != width:
+            raise UnsupportedModelError(f"{self.name} models take square images only, not {height}x{width} pixels")
         _, with_position = self._prefix_tokens(model, root)
         resize_positions(
             model, join(root, self.names.positions), layout, (height, width),

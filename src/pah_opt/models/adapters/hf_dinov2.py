@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pah_opt.models.adapters.facts import Fact
 from pah_opt.models.adapters.hf_vit import ATTENTION, MLP
 from pah_opt.models.adapters.huggingface import HuggingFaceAdapter
 from pah_opt.models.adapters.names import FamilyNames, MlpNames
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
     from pah_opt.layout import Layout
 
 SWIGLU = MlpNames("mlp", "mlp.up_proj", "mlp.down_proj", gate="mlp.gate_proj")
@@ -22,6 +27,7 @@ class HuggingFaceDINOv2(HuggingFaceAdapter):
     """
 
     name = "hf-dinov2"
+    square = True  # it interpolates again in every forward pass unless height and width are equal
     names = FamilyNames(
         roots=("dinov2", "dinov2_with_registers", ""), blocks="encoder.layer", native=ATTENTION,
         attention_module="attention", mlps=(MLP, SWIGLU), norms=("norm1", "norm2"), final_norms=("layernorm",),
@@ -38,6 +44,16 @@ class HuggingFaceDINOv2(HuggingFaceAdapter):
 
     def _stated_mlp_width(self, config: Any, layout: Layout, value: Any) -> int:
         return mlp_width(layout.hidden_size, value, gated=layout.blocks[0].mlp.gate is not None)
+
+    def _config_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+        yield from super()._config_facts(model, layout)
+        config: Any = model.config
+        stages = ["stem", *(f"stage{index + 1}" for index in range(len(layout.blocks)))]
+        yield Fact(config, "config", "stage_names", stages)
+        # Stages that a backbone gives out; a config that names one which is gone cannot be loaded.
+        kept = [stage for stage in config.out_features if stage in stages] or stages[-1:]
+        yield Fact(config, "config", "_out_features", kept)
+        yield Fact(config, "config", "_out_indices", [stages.index(stage) for stage in kept])
 
 
 def mlp_width(hidden_size: int, ratio: float, *, gated: bool) -> int:

@@ -32,9 +32,8 @@ class HuggingFaceAdapter(StructuralAdapter):
 
     homes: tuple[str, ...] = ("transformers.models",)
 
-    def matches(self, model: nn.Module) -> bool:
-        """Tell whether the parts of this family are there, and a config."""
-        return hasattr(model, "config") and super().matches(model)
+    def _recognises(self, model: nn.Module) -> bool:
+        return hasattr(model, "config") and super()._recognises(model)
 
     def _stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
         return pair_of(self._embeddings(model, root).patch_embeddings.image_size)

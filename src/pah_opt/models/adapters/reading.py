@@ -72,9 +72,9 @@ def linear_shape(module: nn.Module, path: str) -> tuple[int, int]:
     Raises:
         UnsupportedModelError: it is no linear layer.
     """
-    weight = weight_of(module, path)
+    weight = getattr(module, "weight", None)
     # Weights that several values share an element of (bitsandbytes 4-bit) are integers of another shape.
-    if weight.ndim == 2 and weight.is_floating_point():
+    if isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point():
         return int(weight.shape[0]), int(weight.shape[1])
     stated = (getattr(module, "out_features", None), getattr(module, "in_features", None))
     if not all(isinstance(width, int) for width in stated):
@@ -138,9 +138,16 @@ def read_attention(block: nn.Module, path: str, names: AttentionNames) -> Attent
             f"{join(path, names.query)} has {rows} rows, which heads of {names.head_dim} {head_dim} do not divide; "
             f"set {join(path, names.path)}.{names.head_dim} to the width the heads now have"
         )
+    heads = rows // per_head
+    into = linear_shape(part(block, names.output), join(path, names.output))[1]
+    if into != heads * value_dim:
+        raise UnsupportedModelError(
+            f"{join(path, names.output)} takes {into} features, the {heads} heads of {join(path, names.path)} make "
+            f"{heads * value_dim} (value heads of width {value_dim})"
+        )
     query, key, value, output = (join(path, name) for name in names.parts)
     return Attention(
-        join(path, names.path), query, key, value, output, rows // per_head, head_dim, value_dim,
+        join(path, names.path), query, key, value, output, heads, head_dim, value_dim,
         fused=names.fused and not native, native=native,
     )  # fmt: skip
 
@@ -154,9 +161,15 @@ def read_mlp(block: nn.Module, path: str, names: MlpNames) -> Mlp:
     """Read one feed-forward network.
 
     Raises:
-        UnsupportedModelError: a layer is not linear.
+        UnsupportedModelError: a layer is not linear, or the two do not fit.
     """
     width = linear_shape(part(block, names.fc1), join(path, names.fc1))[0]
+    into = linear_shape(part(block, names.fc2), join(path, names.fc2))[1]
+    if into != width:  # also a packed SwiGLU, whose first layer holds gate and value together
+        raise UnsupportedModelError(
+            f"{join(path, names.fc1)} makes {width} features and {join(path, names.fc2)} takes {into}; supported are "
+            "feed-forward networks in which one feeds the other"
+        )
     gate = join(path, names.gate) if names.gate else None
     return Mlp(join(path, names.path), join(path, names.fc1), join(path, names.fc2), width, gate)
 

@@ -25,7 +25,7 @@ class TimmViT(StructuralAdapter):
     """
 
     name = "timm-vit"
-    homes = ("timm.models.vision_transformer", "pah_opt.testing.timm_vit")
+    homes = ("timm.models.vision_transformer", "timm.models.deit", "pah_opt.testing.timm_vit")
     antialias = True
     names = FamilyNames(
         roots=("",), blocks="blocks",
@@ -33,7 +33,7 @@ class TimmViT(StructuralAdapter):
                               heads="num_heads", scale="scale"),
         attention_module="attn", mlps=(MlpNames("mlp", "mlp.fc1", "mlp.fc2"),), norms=("norm1", "norm2"),
         final_norms=("norm", "fc_norm"), patch_embedding="patch_embed.proj", positions="pos_embed",
-        classifiers=("head",),
+        classifiers=("head", "head_dist"),
     )  # fmt: skip
 
     def _stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
@@ -48,7 +48,8 @@ class TimmViT(StructuralAdapter):
 
     def _prefix_tokens(self, model: nn.Module, root: str) -> tuple[int, int]:
         found: Any = model
-        tokens = sum(int(token.shape[1]) for token in (found.cls_token, found.reg_token) if token is not None)
+        present = (getattr(found, name, None) for name in ("cls_token", "dist_token", "reg_token"))
+        tokens = sum(int(token.shape[1]) for token in present if token is not None)
         return tokens, 0 if found.no_embed_class else tokens
 
     def _family_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pah_opt.errors import UnsupportedModelError
 from pah_opt.models.adapters.base import StructuralAdapter, pair_of
 from pah_opt.models.adapters.facts import Fact
 from pah_opt.models.adapters.names import MULTIHEAD, AttentionNames, FamilyNames, MlpNames
@@ -27,6 +26,7 @@ class TorchvisionViT(StructuralAdapter):
     """
 
     name = "torchvision-vit"
+    square = True
     homes = ("torchvision.models.vision_transformer", "pah_opt.testing.torchvision_vit")
     names = FamilyNames(
         roots=("",), blocks="encoder.layers",
@@ -47,8 +47,6 @@ class TorchvisionViT(StructuralAdapter):
         return pair_of(model.image_size)
 
     def _state_image_size(self, model: nn.Module, root: str, size: tuple[int, int]) -> None:
-        if size[0] != size[1]:
-            raise UnsupportedModelError(f"torchvision's ViT takes square images only, not {size[0]}x{size[1]} pixels")
         model.image_size = size[0]  # type: ignore[assignment]  # an int in torchvision, not a submodule
 
     def _prefix_tokens(self, model: nn.Module, root: str) -> tuple[int, int]:
