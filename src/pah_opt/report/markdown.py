@@ -51,16 +51,23 @@ def _list(title: str, items: Sequence[str]) -> list[str]:
 
 
 def _steps(model: ModelReport) -> list[str]:
+    rows = step_rows(model)
+    return ["### After each step", "", *table(rows[0], rows[1:])] if rows else []
+
+
+def step_rows(model: ModelReport) -> list[tuple[str, ...]]:
+    """Return the figures after each step of the recipe that made a model, headers first; nothing without a recipe."""
     if not model.steps:
         return []
-    headers = ("step", "params", "MACs", "MB in memory", "top-1 held out %", "seconds")
-    first = model.steps[0]
-    rows = [("before", *_step_cells(first.before), "")]
+    rows: list[tuple[str, ...]] = [
+        ("step", "params", "MACs", "MB in memory", "top-1 held out %", "seconds"),
+        ("before", *_step_cells(model.steps[0].before), ""),
+    ]
     rows += [
         (f"{number}. {step.use}", *_step_cells(step.after), f"{step.seconds:.1f}" if step.seconds is not None else "")
         for number, step in enumerate(model.steps, start=1)
     ]
-    return ["### After each step", "", *table(headers, rows)]
+    return rows
 
 
 def _step_cells(figures: Mapping[str, object]) -> tuple[str, str, str, str]:

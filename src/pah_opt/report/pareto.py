@@ -43,7 +43,7 @@ THROUGHPUT = AxisOf(("images_per_s",), 1.0, "throughput", "throughput, images/s"
 """Drawn upwards where no model has an accuracy."""
 
 
-NEAR = 0.02
+NEAR = 0.01
 """Points closer than this share of the plot share a label."""
 
 
