@@ -11,8 +11,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from pah_opt.storage.encoding import Dense, Encoding, Entry, choose
 from pah_opt.storage.index import INDEX_KEY, Index, Quantized
 from pah_opt.storage.leaves import Held, held_tensors, take_apart
@@ -20,7 +18,7 @@ from pah_opt.storage.leaves import Held, held_tensors, take_apart
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
 ALIGNMENT = 64
 """Data and large tensors start at multiples of this, so that they can be mapped into memory and used in place."""
@@ -73,10 +71,10 @@ class Weights:
         Raises:
             ArtifactError: one cannot be stored; names it.
         """
-        holder = nn.Module()
+        collector = _Collector()
         for name, tensor in tensors.items():
-            holder.register_buffer(name, tensor)
-        return cls.of(holder)
+            collector.add_leaf(name, tensor)
+        return collector.weights()
 
     @property
     def entries(self) -> list[Entry]:
@@ -129,6 +127,9 @@ class _Collector:
     def collect(self, model: nn.Module) -> Weights:
         for held in held_tensors(model):
             self._add(held)
+        return self.weights()
+
+    def weights(self) -> Weights:
         index = Index(encodings=self._encodings, parts=self._parts, quantized=self._quantized, shared=self._shared)
         # What is evenly sized comes first: every entry then starts at a multiple of its own item size, at least.
         leaves = sorted(self._leaves, key=lambda leaf: -leaf.alignment)
@@ -145,9 +146,9 @@ class _Collector:
                 kind=parts.kind, parts=tuple(parts.leaves), type=parts.type, attributes=dict(parts.attributes)
             )
         for suffix, tensor in parts.leaves.items():
-            self._add_leaf(f"{held.path}.{suffix}" if suffix else held.path, tensor)
+            self.add_leaf(f"{held.path}.{suffix}" if suffix else held.path, tensor)
 
-    def _add_leaf(self, name: str, tensor: Tensor) -> None:
+    def add_leaf(self, name: str, tensor: Tensor) -> None:
         first = self._names_of_memory.setdefault(_memory(tensor, name), name)
         if first != name:
             self._parts[name] = first
