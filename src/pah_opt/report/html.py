@@ -55,7 +55,8 @@ def _summary(report: Report) -> str:
 
 
 def _unbroken(title: str) -> str:
-    """Keep a unit on the line of what it measures."""
+    """Keep a unit on the line of what it measures, and top-1 in one piece."""
+    title = title.replace("-", "\N{NON-BREAKING HYPHEN}")
     for unit in ("%", "pp", "MB"):
         title = title.replace(f" {unit}", f"\N{NO-BREAK SPACE}{unit}")
     return escape(title)
