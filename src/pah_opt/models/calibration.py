@@ -97,10 +97,13 @@ def watching_inputs(modules: Mapping[str, nn.Module], see: Callable[[str, Tensor
 
 @contextmanager
 def watching_outputs(modules: Mapping[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Call ``see(path, output)`` whenever one of ``modules`` has run, until the ``with`` block ends."""
+    """Call ``see(path, output)`` whenever one of ``modules`` has run, until the ``with`` block ends.
 
-    def hook_for(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda _module, _args, output: see(path, output)
+    Of an output that is a tuple, the first part is seen.
+    """
+
+    def hook_for(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Any], None]:
+        return lambda _module, _args, output: see(path, _first(output))
 
     handles = [module.register_forward_hook(hook_for(path)) for path, module in modules.items()]
     try:
@@ -108,6 +111,11 @@ def watching_outputs(modules: Mapping[str, nn.Module], see: Callable[[str, Tenso
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _first(output: Any) -> Tensor:
+    result: Tensor = output[0] if isinstance(output, tuple) else output
+    return result
 
 
 class _CovarianceCollector:
@@ -292,8 +300,7 @@ class BlockRunner:
         """
         args, kwargs = self._extras[position]
         for index in indices:
-            output = self.model.get_submodule(self.layout.blocks[index].path)(hidden, *args, **kwargs)
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = _first(self.model.get_submodule(self.layout.blocks[index].path)(hidden, *args, **kwargs))
         return hidden
 
     def _run(self, index: int, position: int) -> Tensor:

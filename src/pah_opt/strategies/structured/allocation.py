@@ -1,0 +1,254 @@
+"""Decide how wide every block becomes, from a share of each kind or a target for the whole model: no tensors.
+
+Shares are taken in every block alike (scope ``layer``), or from all blocks together by importance (``isomorphic``:
+each kind by itself; ``global``: all kinds by importance per cost). A target is met by bisection over one number that
+makes everything narrower, then by single steps in single blocks.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from pah_opt.errors import RecipeError
+from pah_opt.strategies.structured.sizes import BlockShape, Figure, Kind, Shapes, Sizes, Widths, shapes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+KINDS: tuple[Kind, ...] = ("heads", "head_dims", "mlp")
+TOLERANCE = 0.02
+"""How far from a target, relative to it, the result may be."""
+_BISECTIONS = 40
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How much each further unit costs in accuracy, in the order in which units of one block are best removed.
+
+    Args:
+        block: index of the block.
+        kind: heads or mlp.
+        importances: of the first unit to go, the second, and so on; made non-decreasing.
+    """
+
+    block: int
+    kind: Kind
+    importances: tuple[float, ...]
+
+    @classmethod
+    def of(cls, block: int, kind: Kind, importances: Sequence[float]) -> Ranking:
+        """Make a ranking; one that falls is raised to the most important unit before it."""
+        return cls(block, kind, tuple(accumulate(importances, max)))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to remove.
+
+    Args:
+        shares: share to remove of each kind; under a target, their proportion.
+        figure: what a target is about; None without a target.
+        keep: share of ``figure`` to keep.
+        scope: ``layer``, ``isomorphic`` or ``global``.
+    """
+
+    shares: Mapping[Kind, float]
+    figure: Figure | None = None
+    keep: float = 1.0
+    scope: str = "layer"
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds that are cut."""
+        return tuple(kind for kind in KINDS if self.shares.get(kind, 0.0) > 0.0)
+
+    def scaled(self, strength: float) -> dict[Kind, float]:
+        """Return the shares at a strength from 0 (nothing) to :attr:`strongest` (all that is allowed)."""
+        largest = max(self.shares[kind] for kind in self.kinds)
+        return {kind: min(1.0, strength * self.shares[kind] / largest) for kind in self.kinds}
+
+    @property
+    def strongest(self) -> float:
+        """The strength at which the kind with the smallest share is cut as far as it goes."""
+        shares = [self.shares[kind] for kind in self.kinds]
+        return max(shares) / min(shares)
+
+
+@dataclass(frozen=True)
+class Allocator:
+    """Allocates widths for one model.
+
+    Args:
+        sizes: what widths cost.
+        widths: which widths are allowed.
+        dense: the widths that shares and targets refer to.
+        ceiling: the widths there are now: nothing grows again.
+    """
+
+    sizes: Sizes
+    widths: Widths
+    dense: Shapes
+    ceiling: Shapes
+
+    @classmethod
+    def of(cls, sizes: Sizes, widths: Widths) -> Allocator:
+        """Allocate for a model as it is."""
+        shapes = shapes_of(sizes.layout)
+        return cls(sizes, widths, shapes, shapes)
+
+    def below(self, ceiling: Shapes) -> Allocator:
+        """Allocate the next step for a model that was already cut to ``ceiling``."""
+        return replace(self, ceiling=ceiling)
+
+    def allocate(self, request: Request, rankings: Sequence[Ranking] = ()) -> Shapes:
+        """Return the widths of every block.
+
+        Args:
+            request: what to remove.
+            rankings: importance in every block, for the scopes that compare blocks; without them (on a dry run) blocks
+                are cut alike.
+
+        Raises:
+            RecipeError: a target cannot be met within 2 %.
+        """
+        if request.figure is None:
+            return self._by_shares(request.shares, rankings)
+        goal = request.keep * self.sizes.totals(self.dense)[request.figure]
+        found = self._towards(request, request.figure, goal, rankings)
+        self._require_met(request, found, goal)
+        return found
+
+    def narrowest(self, kinds: Sequence[Kind]) -> Shapes:
+        """Return the narrowest widths allowed when these kinds are cut."""
+        return self._alike(dict.fromkeys(kinds, 1.0))
+
+    # Shares.
+
+    def _by_shares(self, shares: Mapping[Kind, float], rankings: Sequence[Ranking]) -> Shapes:
+        shapes = self._alike(shares)
+        for kind in ("heads", "mlp"):
+            if shares.get(kind, 0.0) > 0.0 and (ranked := [r for r in rankings if r.kind == kind]):
+                shapes = self._pooled(shapes, kind, shares[kind], ranked)
+        return shapes
+
+    def _alike(self, shares: Mapping[Kind, float]) -> Shapes:
+        """Cut every block by the same shares; heads first, since the width of a head is aligned with their number."""
+        return tuple(self._cut(*pair, shares) for pair in zip(self.dense, self.ceiling, strict=True))
+
+    def _cut(self, shape: BlockShape, ceiling: BlockShape, shares: Mapping[Kind, float]) -> BlockShape:
+        for kind in KINDS:
+            kept = self.widths.kept(kind, shape, shares.get(kind, 0.0))
+            shape = shape.having(kind, min(kept, ceiling.count(kind)))
+        return shape
+
+    def _pooled(self, shapes: Shapes, kind: Kind, share: float, rankings: Sequence[Ranking]) -> Shapes:
+        """Take a share of one kind from all blocks together, the least important first."""
+        wanted = sum(shape.count(kind) for shape in self.dense) * (1.0 - share)
+
+        def units(candidate: Shapes) -> float:
+            return sum(shape.count(kind) for shape in candidate)
+
+        ladder = sorted({value for ranking in rankings for value in ranking.importances})
+        found = _descend(ladder, lambda limit: self._below(shapes, rankings, limit, None), units, wanted)
+        return self._refined(found, (kind,), units, wanted)
+
+    def _below(self, shapes: Shapes, rankings: Sequence[Ranking], limit: float, figure: Figure | None) -> Shapes:
+        """Remove every unit whose importance (per cost, where a figure is given) is at most ``limit``."""
+        result = list(shapes)
+        for ranking in rankings:
+            dense, shape = self.dense[ranking.block], result[ranking.block]
+            price = 1 if figure is None else self.sizes.cost(figure, ranking.block, dense, ranking.kind)
+            gone = bisect.bisect_right(ranking.importances, limit * price)
+            there = self.ceiling[ranking.block].count(ranking.kind)
+            kept = self.widths.nearest(ranking.kind, dense, there - gone)
+            result[ranking.block] = shape.having(ranking.kind, min(kept, there))
+        return tuple(result)
+
+    # Targets.
+
+    def _towards(self, request: Request, figure: Figure, goal: float, rankings: Sequence[Ranking]) -> Shapes:
+        def total(shapes: Shapes) -> float:
+            return self.sizes.totals(shapes)[figure]
+
+        ranked = [r for r in rankings if r.kind in request.kinds]
+        if request.scope == "global" and ranked:
+            found = self._priced(request, figure, goal, ranked)
+        else:
+            found = _bisected(lambda s: self._by_shares(request.scaled(s), rankings), request.strongest, total, goal)
+        fine: tuple[Kind, ...] = ("mlp",) if "mlp" in request.kinds else request.kinds[:1]
+        return self._refined(found, fine, total, goal)
+
+    def _priced(self, request: Request, figure: Figure, goal: float, ranked: Sequence[Ranking]) -> Shapes:
+        """Let heads and units of all blocks compete by importance per cost, once heads are as narrow as asked."""
+        base = self._alike({"head_dims": request.shares.get("head_dims", 0.0)})
+        ladder = sorted({v / self._price(figure, r) for r in ranked for v in r.importances})
+
+        def total(shapes: Shapes) -> float:
+            return self.sizes.totals(shapes)[figure]
+
+        return _descend(ladder, lambda limit: self._below(base, ranked, limit, figure), total, goal)
+
+    def _price(self, figure: Figure, ranking: Ranking) -> int:
+        return self.sizes.cost(figure, ranking.block, self.dense[ranking.block], ranking.kind)
+
+    def _refined(
+        self, shapes: Shapes, kinds: Sequence[Kind], measure: Callable[[Shapes], float], goal: float
+    ) -> Shapes:
+        """Move single blocks by single steps while that comes closer to the goal."""
+        for _ in range(2 * len(shapes)):
+            options = self._neighbours(shapes, kinds, 1 if measure(shapes) < goal else -1)
+            best = min(options, key=lambda option: abs(measure(option) - goal), default=shapes)
+            if abs(measure(best) - goal) >= abs(measure(shapes) - goal):
+                break
+            shapes = best
+        return shapes
+
+    def _neighbours(self, shapes: Shapes, kinds: Sequence[Kind], direction: int) -> list[Shapes]:
+        found = []
+        # From the last block: where steps are equally good, later blocks change first.
+        for index in reversed(range(len(shapes))):
+            for kind in kinds:
+                count = self.widths.step(kind, shapes[index], direction)
+                if count is not None and count <= self.ceiling[index].count(kind):
+                    found.append((*shapes[:index], shapes[index].having(kind, count), *shapes[index + 1 :]))
+        return found
+
+    def _require_met(self, request: Request, found: Shapes, goal: float) -> None:
+        figure = request.figure or "params"
+        whole, got = self.sizes.totals(self.dense)[figure], self.sizes.totals(found)[figure]
+        if abs(got - goal) <= TOLERANCE * goal:
+            return
+        least = self.sizes.totals(self.narrowest(request.kinds))[figure]
+        reason = (
+            f"the narrowest this step can make the model keeps {least / whole:.3f} (one head and {self.widths.min_mlp} "
+            "units in every block; embeddings and classifier stay)"
+            if goal < least
+            else f"widths are multiples of {self.widths.align}, and the nearest they allow is {got / whole:.3f}"
+        )
+        raise RecipeError(
+            f"target: {{{figure}: {request.keep}}} cannot be met within {TOLERANCE:.0%} by cutting "
+            f"{', '.join(request.kinds)}: {reason}; choose another target, cut more kinds, or lower align"
+        )
+
+
+def _bisected(make: Callable[[float], Shapes], high: float, measure: Callable[[Shapes], float], goal: float) -> Shapes:
+    """Return the result nearest to the goal over a strength from 0 to ``high`` that makes ``measure`` fall."""
+    low, best = 0.0, make(high)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        candidate = make(middle)
+        low, high = (middle, high) if measure(candidate) > goal else (low, middle)
+        best = min(best, candidate, key=lambda shapes: abs(measure(shapes) - goal))
+    return best
+
+
+def _descend(
+    ladder: Sequence[float], make: Callable[[float], Shapes], measure: Callable[[Shapes], float], goal: float
+) -> Shapes:
+    """Return the result nearest to the goal over limits from a sorted ladder; higher limits make ``measure`` fall."""
+    position = bisect.bisect_left(ladder, True, key=lambda limit: measure(make(limit)) <= goal)
+    rungs = ladder[max(0, position - 1) : position + 1]
+    return min((make(limit) for limit in rungs), key=lambda shapes: abs(measure(shapes) - goal))

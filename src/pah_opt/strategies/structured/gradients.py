@@ -1,0 +1,143 @@
+"""Derivatives of the loss by a factor on each head or hidden unit, image by image."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from pah_opt.errors import DataError
+from pah_opt.models.calibration import calibration_batches, checked_pixels, watching_inputs, watching_outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pah_opt.layout import Layout, ModelAdapter
+    from pah_opt.splits import Split
+
+
+def gate_gradients(
+    model: nn.Module,
+    adapter: ModelAdapter,
+    layout: Layout,
+    split: Split | None,
+    units: Mapping[str, int],
+    *,
+    batch_size: int = 32,
+) -> dict[str, Tensor]:
+    r"""Return how each image's loss changes with a factor on each unit.
+
+    A factor :math:`m_u` on what unit :math:`u` feeds into its reading layer has the derivative
+    :math:`\sum_t h_{tu} \, \partial L / \partial h_{tu}` at one; weights need no gradients for it.
+
+    Args:
+        model: in ``eval`` mode, with values; its parameters are left as they are, without gradients.
+        adapter: takes the logits out of the model's output.
+        layout: of ``model``.
+        split: calibration images with labels.
+        units: reading layers by path, with the number of inputs per unit.
+        batch_size: images per pass.
+
+    Returns:
+        For each path, ``(images, units)`` in float32.
+
+    Raises:
+        DataError: the images or labels cannot be used.
+    """
+    if split is None or len(split) == 0:
+        raise DataError("there are no labelled calibration images; pass data with at least one training image")
+    found: dict[str, list[Tensor]] = {path: [] for path in units}
+
+    def see(path: str, inputs: Tensor) -> None:
+        def keep(gradient: Tensor) -> None:
+            product = (inputs.detach() * gradient).float()
+            count = product.shape[-1] // units[path]
+            found[path].append(product.reshape(len(product), -1, count, units[path]).sum(dim=(1, 3)))
+
+        inputs.register_hook(keep)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    like = next(model.parameters())
+    with _frozen(model), watching_inputs({p: model.get_submodule(p) for p in units}, see), torch.enable_grad():
+        for pixels, labels in split.batches(batch_size):
+            ready = checked_pixels(pixels, layout, split.name).to(like.device, like.dtype).requires_grad_()
+            logits = adapter.logits(model(ready))
+            loss = cross_entropy(logits.float(), _checked(labels, logits, split.name), reduction="sum")
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return {path: torch.cat(parts) for path, parts in found.items()}
+
+
+def output_sensitivities(
+    model: nn.Module,
+    adapter: ModelAdapter,
+    layout: Layout,
+    split: Split | None,
+    paths: Sequence[str],
+    *,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    r"""Return how much the logits care about each output of some layers.
+
+    With random :math:`v \sim N(0, I)` for every image, :math:`E[(\partial\, v^\top z / \partial y)^2]` is the squared
+    change of the logits :math:`z` per squared change of the output :math:`y`: the Gauss-Newton diagonal, which needs no
+    labels.
+
+    Args:
+        model: in ``eval`` mode, with values; its parameters are left as they are, without gradients.
+        adapter: takes the logits out of the model's output.
+        layout: of ``model``.
+        split: calibration images.
+        paths: layers whose outputs are looked at.
+        batch_size: images per pass.
+        seed: of the random directions.
+
+    Returns:
+        For each path, the mean over images and tokens, ``(outputs,)`` in float32.
+
+    Raises:
+        DataError: the images cannot be used.
+    """
+    sums: dict[str, Tensor] = {}
+    counts = dict.fromkeys(paths, 0)
+
+    def see(path: str, outputs: Tensor) -> None:
+        def keep(gradient: Tensor) -> None:
+            rows = gradient.reshape(-1, gradient.shape[-1]).float()
+            sums[path] = sums.get(path, 0) + rows.square().sum(dim=0)
+            counts[path] += len(rows)
+
+        outputs.register_hook(keep)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    generator = torch.Generator().manual_seed(seed)
+    like = next(model.parameters())
+    with _frozen(model), watching_outputs({p: model.get_submodule(p) for p in paths}, see), torch.enable_grad():
+        for pixels in calibration_batches(split, layout, batch_size, like):
+            logits = adapter.logits(model(pixels.requires_grad_())).float()
+            directions = torch.randn(logits.shape, generator=generator).to(logits.device)
+            (logits * directions).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return {path: sums[path] / counts[path] for path in paths}
+
+
+def _checked(labels: Tensor, logits: Tensor, name: str) -> Tensor:
+    classes = logits.shape[1]
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise DataError(
+            f"labels of {name} go from {int(labels.min())} to {int(labels.max())}; the model knows 0 to {classes - 1}"
+        )
+    return labels.to(logits.device)
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Keep parameters from collecting gradients: only those of activations are wanted."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

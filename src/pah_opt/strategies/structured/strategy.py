@@ -1,0 +1,136 @@
+"""What the strategies declare about themselves; the work is done in modules that are imported when a step runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pah_opt.environment import Backend
+from pah_opt.optimizer import Effect, Goal, Needs, Optimizer
+from pah_opt.strategies.structured.config import (
+    FROM_DATA,
+    FROM_GRADIENTS,
+    DepthConfig,
+    StructuredConfig,
+    WidthConfig,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pah_opt.optimizer import Context
+
+TORCH_PRUNING = Backend("torch-pruning", ">=1.6,<2")
+NARROWER = Effect(fewer_parameters=True, fewer_bytes=True, same_shapes=False)
+
+
+def _needs(importance: str, repair: str) -> Needs:
+    """Return what a way of choosing and repairing needs; ``auto`` takes calibration images where there are any."""
+    observes = importance in FROM_DATA | {"similarity", "contiguous"} or repair in {"mean", "least-squares"}
+    return Needs(
+        calibration=observes,
+        labels=importance in FROM_GRADIENTS,
+        optional_calibration="auto" in (importance, repair),
+        instead="importance: magnitude with repair: none needs no images" if observes else None,
+    )
+
+
+class StructuredPruning(Optimizer[StructuredConfig]):
+    """Remove attention heads, head dimensions and hidden units."""
+
+    name: ClassVar[str] = "structured-pruning"
+    config_type = StructuredConfig
+    summary: ClassVar[str] = "Remove attention heads, head dimensions and hidden units; the rest takes over what it can"
+    goal: ClassVar[Goal] = "both"
+    references: ClassVar[tuple[str, ...]] = (
+        "Fang et al., DepGraph: towards any structural pruning (arXiv 2301.12900)",
+        "Kurtic et al., ZipLM: inference-aware structured pruning of language models (arXiv 2302.04089)",
+        "Fang et al., Isomorphic pruning for vision models (arXiv 2407.04616)",
+    )
+    backends: ClassVar[tuple[Backend, ...]] = (TORCH_PRUNING,)
+
+    def expects(self, config: StructuredConfig) -> Effect:
+        """Return the effect: parameters and bytes fall."""
+        return NARROWER
+
+    def needs(self, config: StructuredConfig) -> Needs:
+        """Return what the importance and the repair need."""
+        return _needs(config.importance, config.repair)
+
+    def check(self, model: nn.Module, config: StructuredConfig, context: Context) -> list[str]:
+        """Return shares and targets that this model's widths do not allow."""
+        from pah_opt.strategies.structured.plan import problems
+
+        return problems(model, config, context)
+
+    def apply(self, model: nn.Module, config: StructuredConfig, context: Context) -> nn.Module:
+        """Prune every block in place."""
+        from pah_opt.strategies.structured.prune import prune
+
+        return prune(model, config, context)
+
+
+class DepthPruning(Optimizer[DepthConfig]):
+    """Remove whole blocks."""
+
+    name: ClassVar[str] = "depth-pruning"
+    config_type = DepthConfig
+    summary: ClassVar[str] = "Remove whole transformer blocks"
+    goal: ClassVar[Goal] = "both"
+    references: ClassVar[tuple[str, ...]] = (
+        "Men et al., ShortGPT: layers in large language models are more redundant than you expect (arXiv 2403.03853)",
+        "Gromov et al., The unreasonable ineffectiveness of the deeper layers (arXiv 2403.17887)",
+    )
+
+    def expects(self, config: DepthConfig) -> Effect:
+        """Return the effect: parameters and bytes fall; the blocks that stay are numbered anew."""
+        return NARROWER
+
+    def needs(self, config: DepthConfig) -> Needs:
+        """Return what the importance and the repair need."""
+        return _needs("none" if config.blocks else config.importance, config.repair)
+
+    def check(self, model: nn.Module, config: DepthConfig, context: Context) -> list[str]:
+        """Return blocks that do not exist, or why none would be left."""
+        from pah_opt.strategies.structured.depth import problems
+
+        return problems(model, config, context)
+
+    def apply(self, model: nn.Module, config: DepthConfig, context: Context) -> nn.Module:
+        """Remove blocks in place."""
+        from pah_opt.strategies.structured.depth import remove
+
+        return remove(model, config, context)
+
+
+class WidthPruning(Optimizer[WidthConfig]):
+    """Remove channels of the embedding."""
+
+    name: ClassVar[str] = "width-pruning"
+    config_type = WidthConfig
+    summary: ClassVar[str] = "Remove channels of the embedding from every layer that writes or reads it"
+    goal: ClassVar[Goal] = "both"
+    references: ClassVar[tuple[str, ...]] = (
+        "Fang et al., DepGraph: towards any structural pruning (arXiv 2301.12900)",
+        "Ashkboos et al., SliceGPT (arXiv 2401.15024)",
+    )
+    backends: ClassVar[tuple[Backend, ...]] = (TORCH_PRUNING,)
+
+    def expects(self, config: WidthConfig) -> Effect:
+        """Return the effect: parameters and bytes fall."""
+        return NARROWER
+
+    def needs(self, config: WidthConfig) -> Needs:
+        """Return what the importance and the repair need."""
+        return _needs(config.importance, config.repair)
+
+    def check(self, model: nn.Module, config: WidthConfig, context: Context) -> list[str]:
+        """Return why the embedding of this model cannot be cut so."""
+        from pah_opt.strategies.structured.width import problems
+
+        return problems(model, config, context)
+
+    def apply(self, model: nn.Module, config: WidthConfig, context: Context) -> nn.Module:
+        """Cut the embedding in place."""
+        from pah_opt.strategies.structured.width import narrow
+
+        return narrow(model, config, context)

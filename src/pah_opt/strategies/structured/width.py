@@ -1,0 +1,189 @@
+"""Narrow the embedding: every layer that writes the residual stream or reads it, and every parameter added to it."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pah_opt.models.calibration import collect_inputs_covariance
+from pah_opt.models.surgery import keep_columns
+from pah_opt.strategies.structured.graph import PruningGraph, as_indices
+from pah_opt.strategies.structured.readers import refit_readers
+from pah_opt.strategies.structured.scores import uniform_random
+from pah_opt.strategies.structured.weights import linear
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pah_opt.layout import Block, Layout
+    from pah_opt.optimizer import Context
+    from pah_opt.strategies.structured.config import WidthConfig
+
+
+def narrow(model: nn.Module, config: WidthConfig, context: Context) -> nn.Module:
+    """Cut the embedding of ``model`` in place and return it.
+
+    Raises:
+        DataError: calibration images cannot be used.
+        UnsupportedModelError: torch-pruning's graph does not agree with the Layout on what the embedding runs through.
+    """
+    layout = context.adapter.layout(model)
+    seen = context.calibration is not None
+    importance = ("activation" if seen else "magnitude") if config.importance == "auto" else config.importance
+    repair = ("least-squares" if seen else "none") if config.repair == "auto" else config.repair
+    width = kept_width(config, layout.hidden_size, context)
+    kept = torch.arange(width) if context.planning else _chosen(model, layout, importance, width, config, context)
+    dense = copy.deepcopy(model) if repair != "none" and not context.planning else None
+    cut_embedding(model, layout, kept, context)
+    context.adapter.sync(model)
+    if dense is not None:
+        refit_readers(dense, model, context, least_squares=repair == "least-squares", batch_size=config.batch_size)
+    context.record("hidden_size", width)
+    context.record("requested", {"ratio": config.ratio})
+    context.record("removed", round(1 - width / layout.hidden_size, 4))
+    context.record("importance", importance)
+    context.record("repair", repair)
+    return model
+
+
+def problems(model: nn.Module, config: WidthConfig, context: Context) -> list[str]:
+    """Return why the embedding of this model cannot be cut so."""
+    hidden = context.adapter.layout(model).hidden_size
+    width = kept_width(config, hidden, context)
+    if 0 < width < hidden:
+        return []
+    message = (
+        f"ratio: {config.ratio} leaves {width} of the {hidden} channels, since the width must be a multiple of "
+        f"{_align(config, context)}; what stays must be at least one multiple and less than all: choose another ratio "
+        "or a smaller align"
+    )
+    return [message]
+
+
+def kept_width(config: WidthConfig, hidden: int, context: Context) -> int:
+    """Return the multiple of the alignment nearest to what the ratio leaves, but never all of it."""
+    align = _align(config, context)
+    wanted = hidden * (1.0 - config.ratio)
+    nearest = align * int(wanted / align + 0.5)
+    return nearest if nearest < hidden else (hidden - 1) // align * align
+
+
+def _align(config: WidthConfig, context: Context) -> int:
+    return context.align if config.align is None else config.align
+
+
+def cut_embedding(model: nn.Module, layout: Layout, kept: Tensor, context: Context) -> None:
+    """Keep only these channels of the embedding, in place.
+
+    Args:
+        model: any device, ``meta`` too.
+        layout: of ``model``.
+        kept: ascending channel indices, ``(k,)``.
+        context: the adapter.
+
+    Raises:
+        UnsupportedModelError: the graph misses a layer that the Layout names.
+    """
+    hidden = layout.hidden_size
+    removed = as_indices(kept, hidden)
+    loose = list(_loose_parameters(model, hidden))
+    graph = PruningGraph(model, context.adapter, layout, [(parameter, parameter.ndim - 1) for _, parameter in loose])
+    # torch-pruning cuts only the first copy of the embedding that a classifier reads, and may shuffle a norm.
+    own = {path for path, module in model.named_modules() if isinstance(module, nn.LayerNorm)}
+    cut = graph.cut_stream(layout.patch_embedding, removed, stream_layers(layout), own | set(layout.classifiers))
+    for path in sorted(own & cut):
+        _keep_norm(model.get_submodule(path), kept)
+    for path in layout.classifiers:
+        layer = linear(model, path)
+        # A head may read several copies of the embedding side by side (DINOv2: class token and mean of the patches).
+        copies = torch.arange(layer.in_features // hidden)[:, None] * hidden
+        keep_columns(layer, (copies + kept).flatten())
+    for name, _ in loose:
+        _keep_parameter(model, name, hidden, kept)
+
+
+def stream_layers(layout: Layout) -> dict[str, str]:
+    """Return the layers that write the embedding (``out``) or read it (``in``), except norms and classifiers."""
+    sides = {layout.patch_embedding: "out"}
+    for block in layout.blocks:
+        attention, mlp = block.attention, block.mlp
+        readers = (attention.query, attention.key, attention.value, mlp.fc1, mlp.gate)
+        sides |= {path: "in" for path in readers if path is not None}
+        sides |= {attention.output: "out", mlp.fc2: "out"}
+    return sides
+
+
+def _loose_parameters(model: nn.Module, hidden: int) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield parameters outside layers that run along the embedding: tokens, positions, LayerScale."""
+    inside = (nn.Linear, nn.Conv2d, nn.LayerNorm)
+    owned = {id(p) for m in model.modules() if isinstance(m, inside) for p in m.parameters(recurse=False)}
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in owned and parameter.shape[-1:] == (hidden,):
+            yield name, parameter
+
+
+def _keep_norm(norm: nn.Module, kept: Tensor) -> None:
+    for name, parameter in list(norm.named_parameters(recurse=False)):
+        setattr(norm, name, _kept(parameter, kept))
+    setattr(norm, "normalized_shape", (len(kept),))  # noqa: B010  # typed as a Module
+
+
+def _keep_parameter(model: nn.Module, name: str, hidden: int, kept: Tensor) -> None:
+    owner, _, attribute = name.rpartition(".")
+    module = model.get_submodule(owner)
+    parameter = getattr(module, attribute)
+    if parameter.shape[-1] == hidden:  # a token that the forward pass leaves out is not in the graph
+        setattr(module, attribute, _kept(parameter, kept))
+
+
+def _kept(parameter: nn.Parameter, kept: Tensor) -> nn.Parameter:
+    values = parameter.detach().index_select(-1, kept.to(parameter.device))
+    return nn.Parameter(values, requires_grad=parameter.requires_grad)
+
+
+@torch.no_grad()
+def _chosen(
+    model: nn.Module, layout: Layout, importance: str, width: int, config: WidthConfig, context: Context
+) -> Tensor:
+    if importance == "random":
+        score = uniform_random(layout.hidden_size, torch.Generator().manual_seed(context.seed))
+    elif importance == "activation":
+        score = _carried(model, layout, config, context)
+    else:
+        score = _written_and_read(model, layout, 1 if importance == "l1" else 2)
+    return score.topk(width).indices.sort().values
+
+
+def _written_and_read(model: nn.Module, layout: Layout, p: int) -> Tensor:
+    """Return for each channel the share it has of the weights of every layer, averaged over layers."""
+    total = torch.zeros(layout.hidden_size)
+    for path, side in stream_layers(layout).items():
+        weight: Tensor = model.get_submodule(path).get_parameter("weight").detach().flatten(1)
+        score = weight.float().abs().pow(p).sum(dim=1 if side == "out" else 0).cpu()
+        total += score / score.mean().clamp_min(torch.finfo(score.dtype).tiny)
+    return total
+
+
+def _carried(model: nn.Module, layout: Layout, config: WidthConfig, context: Context) -> Tensor:
+    """Return for each channel the energy that every reader takes from it on calibration images, as shares."""
+    readers = [path for block in layout.blocks for path in _leaders(block)]
+    seen = collect_inputs_covariance(
+        model, layout, readers, context.calibration, batch_size=config.batch_size, progress=context.progress
+    )
+    total = torch.zeros(layout.hidden_size, dtype=torch.float64)
+    for block in layout.blocks:
+        for leader, paths in _leaders(block).items():
+            weights = torch.cat([linear(model, path).weight.detach() for path in paths]).to(seen[leader].mean.dtype)
+            energy = (seen[leader].second_moment.diagonal() * weights.square().sum(dim=0)).cpu()
+            total += energy / energy.mean()
+    return total
+
+
+def _leaders(block: Block) -> dict[str, list[str]]:
+    """Return the layers that read the same tokens, under the first of them."""
+    attention, mlp = block.attention, block.mlp
+    projections = list(dict.fromkeys((attention.query, attention.key, attention.value)))
+    return {attention.query: projections, mlp.fc1: [mlp.fc1] if mlp.gate is None else [mlp.fc1, mlp.gate]}
