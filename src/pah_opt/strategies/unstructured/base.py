@@ -88,8 +88,8 @@ def group_problems(model: nn.Module, config: LayerChoice, pattern: NmPattern | N
     return [message]
 
 
-def classifier_problems(model: nn.Module, context: Context) -> list[str]:
+def classifier_problems(model: nn.Module, context: Context, instead: str) -> list[str]:
     """Say that loss gradients cannot be had from a model without a classifier."""
     if context.adapter.layout(model).num_classes:
         return []
-    return ["loss gradients need a classifier, and this model is a bare backbone; use importance magnitude or wanda"]
+    return [f"loss gradients need a classifier, and this model is a bare backbone; use {instead}"]

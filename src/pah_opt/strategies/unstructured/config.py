@@ -172,6 +172,15 @@ class SparseGptConfig(PruningTarget, Observation):
     cannot be inverted."""
     block_size: int = Field(default=128, ge=1, le=4096)
     """Columns that are pruned between two updates of the rest of a layer."""
+    allocation: Literal["uniform", "lamp", "taylor", "obd"] = "taylor"
+    """How `sparsity` is shared out over layers: the same share everywhere, or what a global ranking by `lamp`, `taylor`
+    or `obd` would take from each (see `unstructured-pruning`). The last two look at labels, and let the outputs that
+    the loss depends on most keep more weights. A `pattern` is the same everywhere."""
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether loss gradients are needed."""
+        return self.pattern is None and self.allocation in _LABELLED
 
 
 class SemiStructuredConfig(LayerChoice, Observation):

@@ -8,6 +8,7 @@ image (a square of a batch's gradient is not the mean of its images' squares).
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,17 +26,44 @@ if TYPE_CHECKING:
     from pah_opt.optimizer import Context
     from pah_opt.strategies.unstructured.config import Observation
 
-    Accumulate = Callable[[Tensor, Tensor, Tensor], None]
+
+@dataclass
+class GradientSums:
+    """What the loss gradients of one layer add up to; divided by the images seen, means.
+
+    Args:
+        weight: the weight's gradient, or the square of each image's, ``(out, in)``, float32.
+        outputs: squares of the output gradients, summed over tokens, ``(out,)``, float32.
+    """
+
+    weight: Tensor
+    outputs: Tensor
+
+    @classmethod
+    def zeros(cls, layer: nn.Linear) -> GradientSums:
+        """Start at nothing."""
+        rows, columns = layer.weight.shape
+        device = layer.weight.device
+        return cls(torch.zeros(rows, columns, device=device), torch.zeros(rows, device=device))
+
+    def add(self, inputs: Tensor, gradient: Tensor, *, squared: bool) -> None:
+        """Add a batch.
+
+        Args:
+            inputs: ``(images, ..., in)``.
+            gradient: of the loss by the output, ``(images, ..., out)``.
+            squared: add the square of each image's weight gradient instead of the gradient.
+        """
+        (add_squared_gradients if squared else add_gradient)(self.weight, inputs, gradient)
+        self.outputs += gradient.flatten(0, -2).float().square().sum(dim=0)
+
+    def mean(self, images: int) -> GradientSums:
+        """Divide by the number of images."""
+        return GradientSums(self.weight / images, self.outputs / images)
 
 
 def add_gradient(total: Tensor, inputs: Tensor, gradient: Tensor) -> None:
-    """Add a batch's weight gradient to ``total``.
-
-    Args:
-        total: ``(out, in)``, float32.
-        inputs: ``(images, ..., in)``.
-        gradient: of the loss by the output, ``(images, ..., out)``.
-    """
+    """Add a batch's weight gradient to ``total``, ``(out, in)``; the other shapes as in :meth:`GradientSums.add`."""
     total += gradient.flatten(0, -2).T.float() @ inputs.flatten(0, -2).float()
 
 
@@ -48,42 +76,33 @@ def add_squared_gradients(total: Tensor, inputs: Tensor, gradient: Tensor) -> No
 
 
 def mean_gradients(
-    model: nn.Module, layers: Mapping[str, nn.Linear], context: Context, seeing: Observation
-) -> dict[str, Tensor]:
-    """Return the mean gradient of the cross-entropy by each layer's weight, ``(out, in)``, float32."""
-    return _observe(model, layers, context, seeing, add_gradient)
+    model: nn.Module, layers: Mapping[str, nn.Linear], context: Context, seeing: Observation, *, squared: bool = False
+) -> dict[str, GradientSums]:
+    """Observe the gradients of the cross-entropy on labelled calibration images.
 
+    Args:
+        model: in ``eval`` mode.
+        layers: the layers to observe, by path.
+        context: has the calibration images.
+        seeing: how many images, and how many at once.
+        squared: take the mean of the squares of each image's weight gradient (the diagonal of the empirical Fisher
+            matrix) instead of the mean gradient.
 
-def mean_squared_gradients(
-    model: nn.Module, layers: Mapping[str, nn.Linear], context: Context, seeing: Observation
-) -> dict[str, Tensor]:
-    """Return the mean over images of the squared gradient (the empirical Fisher diagonal), ``(out, in)``, float32."""
-    return _observe(model, layers, context, seeing, add_squared_gradients)
-
-
-def _observe(
-    model: nn.Module,
-    layers: Mapping[str, nn.Linear],
-    context: Context,
-    seeing: Observation,
-    accumulate: Accumulate,
-) -> dict[str, Tensor]:
-    totals = {
-        path: torch.zeros_like(layer.weight, dtype=torch.float32, requires_grad=False) for path, layer in layers.items()
-    }
-    layout = context.adapter.layout(model)
+    Raises:
+        DataError: images or labels cannot be used, or gradients are not finite.
+    """
+    sums = {path: GradientSums.zeros(layer) for path, layer in layers.items()}
     with torch.enable_grad(), _frozen(model), ExitStack() as hooks:
         for path, layer in layers.items():
-            handle = layer.register_forward_hook(_hook(totals[path], accumulate))
-            hooks.callback(handle.remove)
-        seen = sum(_backward(model, context, *batch) for batch in _labelled(model, layout, context, seeing))
-    return {path: _finite(path, total / seen) for path, total in totals.items()}
+            hooks.callback(layer.register_forward_hook(_hook(sums[path], squared=squared)).remove)
+        seen = sum(_backward(model, context, *batch) for batch in _labelled(model, context, seeing))
+    return {path: _finite(path, total.mean(seen)) for path, total in sums.items()}
 
 
-def _hook(total: Tensor, accumulate: Accumulate) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+def _hook(sums: GradientSums, *, squared: bool) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     def after_forward(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen = inputs[0].detach()
-        output.register_hook(lambda gradient: accumulate(total, seen, gradient))  # type: ignore[no-untyped-call]
+        output.register_hook(lambda gradient: sums.add(seen, gradient, squared=squared))  # type: ignore[no-untyped-call]
 
     return after_forward
 
@@ -101,12 +120,10 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _labelled(
-    model: nn.Module, layout: Layout, context: Context, seeing: Observation
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _labelled(model: nn.Module, context: Context, seeing: Observation) -> Iterator[tuple[Tensor, Tensor]]:
     if context.calibration is None or len(context.calibration) == 0:
         raise DataError("there are no calibration images; pass data with at least one labelled training image")
-    like = next(model.parameters())
+    layout, like = context.adapter.layout(model), next(model.parameters())
     split = evenly_spaced(context.calibration, seeing.images)
     total = batch_count(split, seeing.batch_size)
     for batch in context.progress.track(split.batches(seeing.batch_size), "gradients", total=total):
@@ -131,9 +148,7 @@ def _backward(model: nn.Module, context: Context, pixels: Tensor, labels: Tensor
     return len(labels)
 
 
-def _finite(path: str, gradient: Tensor) -> Tensor:
-    if not torch.isfinite(gradient).all():
-        raise DataError(
-            f"the loss gradient of {path} is not finite on the calibration images; check the model's weights"
-        )
-    return gradient
+def _finite(path: str, mean: GradientSums) -> GradientSums:
+    if not (torch.isfinite(mean.weight).all() and torch.isfinite(mean.outputs).all()):
+        raise DataError(f"loss gradients of {path} are not finite on the calibration images; check the model's weights")
+    return mean

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pah_opt.strategies.unstructured.activations import input_rms
-from pah_opt.strategies.unstructured.gradients import mean_gradients, mean_squared_gradients
+from pah_opt.strategies.unstructured.gradients import mean_gradients
 from pah_opt.strategies.unstructured.prune import magnitude
 
 if TYPE_CHECKING:
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
     from pah_opt.optimizer import Context
     from pah_opt.strategies.unstructured.config import Observation, UnstructuredConfig
+    from pah_opt.strategies.unstructured.gradients import GradientSums
     from pah_opt.strategies.unstructured.prune import Score
-
-    Formula = Callable[[Tensor, Tensor], Tensor]
-    Observe = Callable[[nn.Module, Mapping[str, nn.Linear], Context, Observation], dict[str, Tensor]]
 
 
 def lamp(weight: Tensor) -> Tensor:
@@ -86,21 +84,22 @@ def wanda_scores(model: nn.Module, layers: Mapping[str, nn.Linear], seeing: Obse
 
 def scores(model: nn.Module, layers: Mapping[str, nn.Linear], config: UnstructuredConfig, context: Context) -> Score:
     """Return the scores that ``config.importance`` asks for; observes calibration images where it needs any."""
-
-    def from_gradients(observe: Observe, formula: Formula) -> Score:
-        gradients = observe(model, layers, context, config)
-        return lambda path: formula(layers[path].weight, gradients[path])
-
+    if config.needs_labels:
+        seen = mean_gradients(model, layers, context, config, squared=config.importance != "taylor")
+        return gradient_scores(layers, seen, config.importance)
     makers: dict[str, Callable[[], Score]] = {
         "magnitude": lambda: magnitude(layers),
         "random": lambda: random_scores(layers, context.seed),
         "lamp": lambda: lamp_scores(layers),
-        "taylor": lambda: from_gradients(mean_gradients, taylor),
-        "obd": lambda: from_gradients(mean_squared_gradients, optimal_brain_damage),
-        "hessian": lambda: from_gradients(mean_squared_gradients, optimal_brain_damage),
         "wanda": lambda: wanda_scores(model, layers, config, context),
     }
     return makers[config.importance]()
+
+
+def gradient_scores(layers: Mapping[str, nn.Linear], seen: Mapping[str, GradientSums], importance: str) -> Score:
+    """Score by :func:`taylor` from mean gradients, or by :func:`optimal_brain_damage` from mean squared ones."""
+    formula = taylor if importance == "taylor" else optimal_brain_damage
+    return lambda path: formula(layers[path].weight, seen[path].weight)
 
 
 def lamp_scores(layers: Mapping[str, nn.Linear]) -> Score:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 TWO_OF_FOUR = NmPattern(2, 4)
+LABEL_FREE = "importance magnitude, lamp or wanda"
 
 
 class MagnitudePruning(ZeroMaker[MagnitudeConfig]):
@@ -73,7 +74,7 @@ class UnstructuredPruning(ZeroMaker[UnstructuredConfig]):
     def check(self, model: nn.Module, config: UnstructuredConfig, context: Context) -> list[str]:
         """Check the choice of layers, and that gradients can be had where they are needed."""
         problems = choice_problems(model, config, context) + group_problems(model, config, config.nm, context)
-        return problems + (classifier_problems(model, context) if config.needs_labels else [])
+        return problems + (classifier_problems(model, context, LABEL_FREE) if config.needs_labels else [])
 
     def prune(
         self, model: nn.Module, layers: dict[str, nn.Linear], config: UnstructuredConfig, context: Context
@@ -125,8 +126,15 @@ class SparseGpt(ZeroMaker[SparseGptConfig]):
     )
 
     def needs(self, config: SparseGptConfig) -> Needs:
-        """Images; their labels are not looked at."""
-        return Needs(calibration=True, instead="use magnitude-pruning")
+        """Images; their labels too when the sparsity is shared out by loss gradients."""
+        return Needs(calibration=True, labels=config.needs_labels, instead="use magnitude-pruning")
+
+    def check(self, model: nn.Module, config: SparseGptConfig, context: Context) -> list[str]:
+        """Check the choice of layers, and that gradients can be had where they are needed."""
+        problems = choice_problems(model, config, context) + group_problems(model, config, config.nm, context)
+        return problems + (
+            classifier_problems(model, context, "allocation uniform or lamp") if config.needs_labels else []
+        )
 
     def prune(self, model: nn.Module, layers: dict[str, nn.Linear], config: SparseGptConfig, context: Context) -> None:
         """Prune and repair block by block."""
