@@ -6,18 +6,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pah_opt.artifact.hub import push_to_hub
+    from pah_opt.artifact.inspecting import Inspection, inspect
     from pah_opt.artifact.loading import load
     from pah_opt.artifact.record import Artifact, Examples, StepRecord, WeightsOrigin
 
 _HOMES = {
     "Artifact": "pah_opt.artifact.record",
     "Examples": "pah_opt.artifact.record",
+    "Inspection": "pah_opt.artifact.inspecting",
     "StepRecord": "pah_opt.artifact.record",
     "WeightsOrigin": "pah_opt.artifact.record",
+    "inspect": "pah_opt.artifact.inspecting",
     "load": "pah_opt.artifact.loading",
+    "push_to_hub": "pah_opt.artifact.hub",
 }
 
-__all__ = ["Artifact", "Examples", "StepRecord", "WeightsOrigin", "load"]
+__all__ = [
+    "Artifact",
+    "Examples",
+    "Inspection",
+    "StepRecord",
+    "WeightsOrigin",
+    "inspect",
+    "load",
+    "push_to_hub",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from pah_opt.models.quiet import quiet_imports
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @cache
 def _torchao() -> dict[str, type]:
-    from torchao.prototype.safetensors.safetensors_utils import ALLOWED_CLASSES
+    with quiet_imports():
+        from torchao.prototype.safetensors.safetensors_utils import ALLOWED_CLASSES
 
     return {name: found for name, found in ALLOWED_CLASSES.items() if isinstance(found, type)}
 
