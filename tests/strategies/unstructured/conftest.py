@@ -1,4 +1,4 @@
-"""Contexts for running one strategy, and a small ViT that was really trained, so that pruning has something to spoil."""
+"""Contexts for running one strategy, and a small ViT that was really trained: pruning has something to spoil."""
 
 from __future__ import annotations
 

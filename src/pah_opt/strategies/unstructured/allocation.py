@@ -52,7 +52,7 @@ def allocate(
 
 
 def global_counts(layers: Mapping[str, nn.Linear], score: Score, zeros: float) -> dict[str, int]:
-    """Return how many of each layer's weights are among the lowest-scored of all, exactly ``zeros`` of them together."""
+    """Return how many of each layer's weights are among the lowest-scored of all; together exactly their share."""
     total = zero_count(zeros, sum(layer.weight.numel() for layer in layers.values()))
     cut = find_cut([lambda path=path: score(path) for path in layers], total)  # type: ignore[misc]  # bound early
     counts, ties = {}, cut.ties
