@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pah_opt.artifact import Artifact, load
     from pah_opt.hookspecs import hookimpl
+    from pah_opt.measure.settings import MeasureSettings
     from pah_opt.optimizer import Context, Effect, Needs, Optimizer, OptimizerConfig, Tags
     from pah_opt.pipeline import Plan, apply, plan
     from pah_opt.recipe import Gate, Recipe, Step
+    from pah_opt.report import Report, check_gates, compare
+    from pah_opt.report import measure_model as measure
     from pah_opt.splits import Batch, Data, Split
     from pah_opt.version import __version__
 
@@ -28,18 +31,23 @@ _HOMES = {
     "Data": "pah_opt.splits",
     "Effect": "pah_opt.optimizer",
     "Gate": "pah_opt.recipe",
+    "MeasureSettings": "pah_opt.measure.settings",
     "Needs": "pah_opt.optimizer",
     "Optimizer": "pah_opt.optimizer",
     "OptimizerConfig": "pah_opt.optimizer",
     "Plan": "pah_opt.pipeline",
     "Recipe": "pah_opt.recipe",
+    "Report": "pah_opt.report",
     "Split": "pah_opt.splits",
     "Step": "pah_opt.recipe",
     "Tags": "pah_opt.optimizer",
     "__version__": "pah_opt.version",
     "apply": "pah_opt.pipeline",
+    "check_gates": "pah_opt.report",
+    "compare": "pah_opt.report",
     "hookimpl": "pah_opt.hookspecs",
     "load": "pah_opt.artifact",
+    "measure": "pah_opt.measure",
     "plan": "pah_opt.pipeline",
 }
 
@@ -50,18 +58,23 @@ __all__ = [  # written out for type checkers and linters; a test holds it equal 
     "Data",
     "Effect",
     "Gate",
+    "MeasureSettings",
     "Needs",
     "Optimizer",
     "OptimizerConfig",
     "Plan",
     "Recipe",
+    "Report",
     "Split",
     "Step",
     "Tags",
     "__version__",
     "apply",
+    "check_gates",
+    "compare",
     "hookimpl",
     "load",
+    "measure",
     "plan",
 ]
 
@@ -70,7 +83,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its home on first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module 'pah_opt' has no attribute {name!r}; public names: {', '.join(_HOMES)}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    home = importlib.import_module(_HOMES[name])
+    value = home if home.__name__ == f"pah_opt.{name}" else getattr(home, name)  # the package measure can be called
     globals()[name] = value
     return value
 
