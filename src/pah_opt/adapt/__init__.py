@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pah_opt.adapt.digits import TrainedDigits, digits_vit, train_digits_vit
     from pah_opt.adapt.evaluation import Score, evaluate
     from pah_opt.adapt.results import Epoch, TrainResult
     from pah_opt.adapt.settings import Augmentation, TrainSettings
@@ -20,11 +21,25 @@ _HOMES = {
     "Score": "evaluation",
     "TrainResult": "results",
     "TrainSettings": "settings",
+    "TrainedDigits": "digits",
+    "digits_vit": "digits",
     "evaluate": "evaluation",
     "fit": "training",
+    "train_digits_vit": "digits",
 }
 
-__all__ = ["Augmentation", "Epoch", "Score", "TrainResult", "TrainSettings", "evaluate", "fit"]
+__all__ = [
+    "Augmentation",
+    "Epoch",
+    "Score",
+    "TrainResult",
+    "TrainSettings",
+    "TrainedDigits",
+    "digits_vit",
+    "evaluate",
+    "fit",
+    "train_digits_vit",
+]
 
 
 def __getattr__(name: str) -> Any:

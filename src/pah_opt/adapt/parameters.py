@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pah_opt.errors import Problem, RecipeError, UnsupportedModelError, nearest_name
+from pah_opt.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +23,35 @@ def unmatched_freezes(names: Iterable[str], patterns: Iterable[str]) -> list[str
     return [pattern for pattern in patterns if not any(_matches(name, pattern) for name in known)]
 
 
+def untrainable(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Return why ``model`` cannot be trained with these parameters frozen; looks at names and types only."""
+    names = [name for name, _ in model.named_parameters()]
+    problems = [
+        f"freeze pattern {pattern!r} matches no parameter; patterns are globs over names such as {names[0]!r}"
+        for pattern in unmatched_freezes(names, patterns)
+    ]
+    trained = _trained(model, patterns)
+    if not trained:
+        problems.append(
+            "there is no parameter to train: all are frozen; freeze fewer, or call model.requires_grad_(True)"
+        )
+    halves = [name for name, parameter in trained.items() if parameter.dtype in {torch.float16, torch.bfloat16}]
+    if halves:
+        problems.append(
+            f"{len(halves)} parameters ({halves[0]}, …) are stored in half precision, where small updates are lost; "
+            "train in float32, with mixed_precision bf16 for speed"
+        )
+    return problems
+
+
+def _trained(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Parameter]:
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not any(_matches(name, pattern) for pattern in patterns)
+    }
+
+
 def freeze(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Parameter]:
     """Stop gradients of parameters that match, and return those that are trained, by name.
 
@@ -33,49 +62,20 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Parameter]
         patterns: globs over parameter names (``*.bias``) or over the modules that hold them (``vit.layers.[0-8]``).
 
     Raises:
-        RecipeError: a pattern matches nothing.
-        UnsupportedModelError: nothing is left to train, or it is stored in half precision.
+        UnsupportedModelError: a pattern matches nothing, nothing is left to train, or it is stored in half precision.
     """
-    names = [name for name, _ in model.named_parameters()]
-    _check_patterns(names, patterns)
+    problems = untrainable(model, patterns)
+    if problems:
+        raise UnsupportedModelError(f"{type(model).__name__} cannot be trained: " + "; ".join(problems))
+    trained = _trained(model, patterns)
     for name, parameter in model.named_parameters():
-        if any(_matches(name, pattern) for pattern in patterns):
-            parameter.requires_grad_(False)
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    _check_trained(trained, model)
+        parameter.requires_grad_(name in trained)
     return trained
 
 
 def _matches(name: str, pattern: str) -> bool:
     parts = name.split(".")
     return any(fnmatchcase(".".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))
-
-
-def _check_patterns(names: list[str], patterns: Sequence[str]) -> None:
-    problems = [
-        Problem(
-            f"freeze pattern {pattern!r} matches no parameter",
-            allowed=f"globs over names such as {names[0]!r}",
-            nearest=nearest_name(pattern, names),
-        )
-        for pattern in unmatched_freezes(names, patterns)
-    ]
-    if problems:
-        raise RecipeError(problems, "the training settings do not fit the model")
-
-
-def _check_trained(trained: dict[str, nn.Parameter], model: nn.Module) -> None:
-    if not trained:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} has no parameter to train: all are frozen; freeze fewer, or call "
-            "model.requires_grad_(True)"
-        )
-    for name, parameter in trained.items():
-        if parameter.dtype in {torch.float16, torch.bfloat16}:
-            raise UnsupportedModelError(
-                f"{name} is stored in {str(parameter.dtype).removeprefix('torch.')}, where small updates are lost; "
-                "train in float32 (model.float()), with mixed_precision 'bf16' for speed"
-            )
 
 
 @contextmanager

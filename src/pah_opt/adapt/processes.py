@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pah_opt.errors import DataError, MissingBackendError
+from pah_opt.models.quiet import quiet_imports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,8 @@ class Processes:
 
     def __init__(self, device: torch.device, precision: Precision) -> None:
         try:
-            from accelerate import Accelerator, DistributedDataParallelKwargs
+            with quiet_imports():
+                from accelerate import Accelerator, DistributedDataParallelKwargs
         except ImportError as error:
             raise MissingBackendError(
                 "training runs through accelerate, which is not installed; pip install 'pah-opt[train]'"

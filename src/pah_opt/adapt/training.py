@@ -71,8 +71,8 @@ def fit(
 
     Raises:
         DataError: images or labels do not fit.
-        RecipeError: settings do not fit the model.
-        UnsupportedModelError: there is nothing to train, or the loss is NaN before the first update.
+        UnsupportedModelError: there is nothing to train, a freeze pattern matches nothing, or the loss is NaN before
+            the first update.
         MissingBackendError: accelerate is not installed.
         ArtifactError: the checkpoint cannot be written, is damaged, or belongs to another training.
     """

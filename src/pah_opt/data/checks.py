@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pah_opt.layout import Layout
-    from pah_opt.splits import Split
+    from pah_opt.splits import Data, Split
 
 
 def checked_classes(class_names: Sequence[str], name: str) -> tuple[str, ...]:
@@ -87,6 +87,17 @@ def labels_of(split: Split) -> Tensor:
     if isinstance(labels, Tensor):
         return labels
     return torch.cat([batch.labels for batch in split.batches(256)])
+
+
+def training_images(data: Data) -> Split:
+    """Return the training images of ``data``.
+
+    Raises:
+        DataError: there are none.
+    """
+    if data.train is None:
+        raise DataError(f"there are no training images beside {data.test.name}; pass Data(test=…, train=…)")
+    return data.train
 
 
 def check_fit(split: Split, layout: Layout, *, model: nn.Module | None = None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from pah_opt.data.sampling import validation_split
 from pah_opt.data.splits import ImageSplit
 from pah_opt.errors import DataError, MissingBackendError
+from pah_opt.models.quiet import quiet_imports
 from pah_opt.splits import Data
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def digits_data(image_size: int = 8, seed: int = 0) -> Data:
         seed: chooses the images that are held out, the same share of each digit.
 
     Returns:
-        Data with 1,348 training and 449 test images of three equal channels, and the classes ``0`` … ``9``.
+        Data with 1,347 training and 450 test images of three equal channels, and the classes ``0`` … ``9``.
 
     Raises:
         DataError: ``image_size`` is below 1.
@@ -51,7 +52,8 @@ def digits_processor(image_size: int = 8) -> Any:
     Raises:
         DataError: ``image_size`` is below 1.
     """
-    from transformers import ViTImageProcessorPil
+    with quiet_imports():
+        from transformers import ViTImageProcessorPil
 
     if image_size < 1:
         raise DataError(f"image_size is {image_size}; it must be at least 1")

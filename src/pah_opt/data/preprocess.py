@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.errors import DataError
+from pah_opt.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,11 +19,12 @@ def load_processor(source: str | Path) -> Any:
     Raises:
         DataError: there is none, or the hub cannot be reached.
     """
-    from transformers import AutoImageProcessor
-
     try:
-        # The PIL implementation needs no torchvision, and gives the same pixels on every machine.
-        return AutoImageProcessor.from_pretrained(str(source), backend="pil")
+        with quiet_transformers():
+            from transformers import AutoImageProcessor
+
+            # The PIL implementation needs no torchvision, and gives the same pixels on every machine.
+            return AutoImageProcessor.from_pretrained(str(source), backend="pil")
     except (OSError, ValueError) as error:
         raise DataError(
             f"no image processor at {str(source)!r}: {error}; give the folder or hub id of a model that has a "

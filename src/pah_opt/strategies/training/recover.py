@@ -1,0 +1,82 @@
+"""The ``recover`` strategy: a short fine-tuning that wins back what other steps lost. Nothing here loads torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, field_validator, model_validator
+
+from pah_opt.adapt.settings import TrainSettings
+from pah_opt.environment import Backend
+from pah_opt.optimizer import Context, Effect, Goal, Needs, Optimizer, OptimizerConfig, Tags
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DISTILL = 0.5
+"""Weight of the dense model where a recipe only says ``distill: true``."""
+
+
+class RecoverConfig(TrainSettings, OptimizerConfig):
+    """Parameters of ``recover``: how to train, with defaults for a model that has already learned its task."""
+
+    distill: float = Field(default=DISTILL, ge=0.0, le=1.0)
+    """Weight of the dense model's logits against the labels, 0 (labels only) to 1 (dense model only); true for 0.5."""
+    validation: float = Field(default=0.0, ge=0.0, le=0.5)
+    """Share of the training images to judge each epoch by, instead of training on them; the best epoch is kept."""
+
+    @field_validator("distill", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        # Read as a number, true would mean 1.0: the labels would be ignored without a word.
+        return value * DISTILL if isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _can_stop_early(self) -> RecoverConfig:
+        if self.early_stop is not None and not self.validation:
+            raise ValueError("early_stop needs validation images; set validation to a share such as 0.1")
+        return self
+
+
+class Recover(Optimizer[RecoverConfig]):
+    """Fine-tunes with the dense model as teacher; zeros that earlier steps left on purpose stay zero, shapes stay.
+
+    It belongs after pruning and before quantization.
+    """
+
+    name: ClassVar[str] = "recover"
+    config_type = RecoverConfig
+    summary: ClassVar[str] = "Fine-tune shortly after pruning, the dense model as teacher; zeros and shapes are held."
+    goal: ClassVar[Goal] = "accuracy"
+    references: ClassVar[tuple[str, ...]] = (
+        "Hinton et al., Distilling the Knowledge in a Neural Network, https://arxiv.org/abs/1503.02531",
+        "Loshchilov and Hutter, Decoupled Weight Decay Regularization, https://arxiv.org/abs/1711.05101",
+        "Touvron et al., Training data-efficient image transformers, https://arxiv.org/abs/2012.12877",
+    )
+    backends: ClassVar[tuple[Backend, ...]] = (Backend("accelerate", ">=1.12,<2", "pip install 'pah-opt[train]'"),)
+
+    def tags(self, config: RecoverConfig) -> Tags:
+        """Needs plain floating-point weights and modules that can be trained; changes neither."""
+        return Tags(requires=frozenset({"weights:float", "graph:eager"}))
+
+    def needs(self, config: RecoverConfig) -> Needs:
+        """Training images with labels."""
+        return Needs(training=True, instead="use a strategy with closed-form repair (sparsegpt, structured-pruning)")
+
+    def expects(self, config: RecoverConfig) -> Effect:
+        """Shapes stay; what else changes is for the accuracy to show."""
+        return Effect(same_shapes=True)
+
+    def check(self, model: nn.Module, config: RecoverConfig, context: Context) -> list[str]:
+        """Find freeze patterns that match nothing, and weights that cannot be trained."""
+        from pah_opt.strategies.training.recovery import problems
+
+        return problems(model, config, context)
+
+    def apply(self, model: nn.Module, config: RecoverConfig, context: Context) -> nn.Module:
+        """Train ``model`` in place and record the history; on a dry run no shape changes."""
+        if context.planning:
+            return model
+        from pah_opt.strategies.training.recovery import recover
+
+        return recover(model, config, context)

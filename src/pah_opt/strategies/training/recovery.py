@@ -1,0 +1,64 @@
+"""Train one model as ``recover`` is told to, and record how it went."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pah_opt.adapt import fit
+from pah_opt.adapt.parameters import untrainable
+from pah_opt.data import validation_split
+from pah_opt.errors import DataError
+from pah_opt.models.zeros import sparse_linears
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pah_opt.optimizer import Context
+    from pah_opt.splits import Split
+    from pah_opt.strategies.training.recover import RecoverConfig
+
+
+def problems(model: nn.Module, config: RecoverConfig, context: Context) -> list[str]:
+    """Return why this model cannot be trained this way; looks at names, types and shapes only."""
+    found = untrainable(model, config.freeze)
+    if config.distill_features and context.reference is not None:
+        found += _feature_problems(model, context.reference, context)
+    return found
+
+
+def _feature_problems(model: nn.Module, reference: nn.Module, context: Context) -> list[str]:
+    own, dense = context.adapter.layout(model), context.adapter.layout(reference)
+    if (own.hidden_size, own.image_size) == (dense.hidden_size, dense.image_size):
+        return []
+    mismatch = (
+        f"features are matched token by token, and a hidden size of {own.hidden_size} at {own.image_size} pixels does "
+        f"not match the dense model's {dense.hidden_size} at {dense.image_size}; set distill_features to 0"
+    )
+    return [mismatch]
+
+
+def recover(model: nn.Module, config: RecoverConfig, context: Context) -> nn.Module:
+    """Train ``model`` in place and return it.
+
+    Raises:
+        DataError: there are no training images, or they do not fit.
+    """
+    training, validation = _images(config, context)
+    distils = config.distill or config.distill_features
+    context.record("layers_with_zeros_kept", len(sparse_linears(model)))
+    result = fit(
+        model, training, config,
+        adapter=context.adapter, validation=validation, teacher=context.reference if distils else None,
+        progress=context.progress, seed=context.seed,
+    )  # fmt: skip
+    for name, value in result.to_data().items():
+        context.record(name, value)
+    return model
+
+
+def _images(config: RecoverConfig, context: Context) -> tuple[Split, Split | None]:
+    if context.training is None:
+        raise DataError("recover trains, and there are no training images; pass data with training images")
+    if not config.validation:
+        return context.training, None
+    return validation_split(context.training, config.validation, context.seed)
