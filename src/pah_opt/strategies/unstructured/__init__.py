@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pah_opt.hookspecs import hookimpl
+from pah_opt.strategies.unstructured.gradual_pruning import GradualPruning
 from pah_opt.strategies.unstructured.optimizers import (
     MagnitudePruning,
     SemiStructured,
@@ -24,4 +25,4 @@ pah_opt_api_version = 1
 @hookimpl
 def pah_opt_optimizers() -> Iterable[AnyOptimizer]:
     """Return the strategies that make zeros."""
-    return (MagnitudePruning(), UnstructuredPruning(), Wanda(), SparseGpt(), SemiStructured())
+    return (MagnitudePruning(), UnstructuredPruning(), Wanda(), SparseGpt(), SemiStructured(), GradualPruning())

@@ -178,6 +178,11 @@ class SparseGptConfig(PruningTarget, Observation):
     the loss depends on most keep more weights. A `pattern` is the same everywhere."""
 
     @property
+    def needs_images(self) -> bool:
+        """Always: the repair is made from what layers see."""
+        return True
+
+    @property
     def needs_labels(self) -> bool:
         """Whether loss gradients are needed."""
         return self.pattern is None and self.allocation in _LABELLED

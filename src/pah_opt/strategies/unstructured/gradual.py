@@ -1,0 +1,65 @@
+"""Alternate pruning and training along a schedule of rising sparsity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pah_opt.adapt import fit
+from pah_opt.errors import DataError
+from pah_opt.models.zeros import ZeroKeeper
+from pah_opt.strategies.unstructured.importance import scores
+from pah_opt.strategies.unstructured.prune import prune
+from pah_opt.strategies.unstructured.sparsegpt import sparsegpt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from pah_opt.adapt import TrainResult
+    from pah_opt.optimizer import Context
+    from pah_opt.splits import Split
+    from pah_opt.strategies.unstructured.gradual_config import GradualConfig
+
+
+def prune_gradually(model: nn.Module, layers: Mapping[str, nn.Linear], config: GradualConfig, context: Context) -> None:
+    """Prune ``layers`` a little, train the whole model with its zeros held, and so on, in place.
+
+    Reports each round's sparsity and the loss its training ended with.
+
+    Raises:
+        DataError: there are no training images, or they do not fit.
+    """
+    if context.training is None:
+        raise DataError("gradual-pruning trains, and there are no training images; pass data with training images")
+    images: Split = context.training
+    rounds: list[dict[str, Any]] = []
+    for index, zeros in enumerate(config.schedule):
+        _prune_to(zeros, model, layers, config, context)
+        # The training itself keeps zeros too, but takes a layer with hardly any for a dense one.
+        with ZeroKeeper(model, layers):
+            result = _train(model, images, config, context, index)
+        rounds.append({"sparsity": zeros, "updates": result.steps, "train_loss": _last(result.losses)})
+    context.record("rounds", rounds)
+
+
+def _prune_to(
+    zeros: float, model: nn.Module, layers: Mapping[str, nn.Linear], config: GradualConfig, context: Context
+) -> None:
+    if config.method == "sparsegpt":
+        sparsegpt(model, layers, config.repairing(zeros), context)
+        return
+    scoring = config.scoring()
+    prune(layers, scores(model, layers, scoring, context), zeros, scoring.competes_in)
+
+
+def _train(model: nn.Module, images: Split, config: GradualConfig, context: Context, index: int) -> TrainResult:
+    distils = config.distill or config.distill_features
+    return fit(
+        model, images, config, adapter=context.adapter, teacher=context.reference if distils else None,
+        keep_zeros=True, progress=context.progress, seed=context.seed + index,
+    )  # fmt: skip
+
+
+def _last(losses: tuple[float, ...]) -> float | None:
+    return losses[-1] if losses else None
