@@ -73,7 +73,7 @@ def _planned(model: nn.Module, assignment: Assignment, config: TorchaoConfig, co
         quantize_static(layer, _placeholder(layer, config), whole_weight=config.naive)
     for path in assignment.using("int4-weight-only"):
         quantize_int4(_linear(model, path), config.group_size)
-    _quantize_alone(model, assignment)
+    _quantize_alone(model, assignment, planning=True)
     _record(assignment, context)
     return model
 
@@ -94,11 +94,12 @@ def _quantize(model: nn.Module, assignment: Assignment, config: TorchaoConfig, c
     _quantize_alone(model, assignment)
 
 
-def _quantize_alone(model: nn.Module, assignment: Assignment) -> None:
+def _quantize_alone(model: nn.Module, assignment: Assignment, *, planning: bool = False) -> None:
     for scheme in ALONE:
         paths = assignment.using(scheme)
         if paths:
-            quantize(model, paths, scheme)
+            # A plan may be made for another machine, and torchao asks this one; the tensors have the same sizes.
+            quantize(model, paths, "fp8-weight-only" if planning and scheme == "fp8-dynamic" else scheme)
 
 
 def _fixed(model: nn.Module, assignment: Assignment, config: TorchaoConfig, context: Context) -> dict[str, Fixed]:

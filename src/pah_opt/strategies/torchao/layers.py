@@ -77,7 +77,7 @@ def _misfit(layer: nn.Linear, scheme: Scheme | str, config: TorchaoConfig) -> st
 
 def problems(model: nn.Module, layout: Layout, config: TorchaoConfig) -> list[str]:
     """Return what is wrong with a config for this very model."""
-    return [*_pattern_problems(model, layout, config), *_state_problems(model, layout, config)]
+    return list(_pattern_problems(model, layout, config)) or list(_state_problems(model, layout, config))
 
 
 def _pattern_problems(model: nn.Module, layout: Layout, config: TorchaoConfig) -> Iterator[str]:

@@ -32,6 +32,7 @@ def rounding_in_the_loop(model: nn.Module, paths: Collection[str]) -> Iterator[N
     trained.
     """
     ao, qat = backend.load("torchao.quantization"), backend.load("torchao.quantization.qat")
+    backend.load("torchao.prototype.qat")  # imported by the conversion otherwise, and not quietly
     wanted = frozenset(paths)
 
     def change(config: Any) -> None:
