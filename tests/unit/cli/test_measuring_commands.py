@@ -1,0 +1,181 @@
+"""``pah-opt measure``, ``compare``, ``gate``, ``explain`` and ``doctor``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+import torch
+from click.testing import Result
+
+from pah_opt.data import TensorSplit
+from pah_opt.measure.settings import MeasureSettings
+from pah_opt.report import Report, compare
+
+Run = Callable[..., Result]
+QUICK = ("--quick", "--batch", "1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny ViT as transformers saves it."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=64, num_attention_heads=4, intermediate_size=128, num_hidden_layers=2, image_size=16, patch_size=8,
+        num_labels=10,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    ViTForImageClassification(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of two equal models."""
+    from transformers import ViTForImageClassification
+
+    model = ViTForImageClassification.from_pretrained(folder).eval()
+    pixels = torch.randn(12, 3, 16, 16)
+    with torch.no_grad():
+        labels = model(pixels).logits.argmax(dim=1)
+    settings = MeasureSettings.quick(batch_sizes=(1,), throughput_s=0.05, groups={"accuracy", "latency", "throughput"})
+    split = TensorSplit(pixels, labels, tuple("abcdefghij"))
+    report = compare({"dense": model, "same": model}, split, settings=settings)
+    return report.save(tmp_path_factory.mktemp("reports") / "report.json")
+
+
+def test_measure_prints_a_table_and_writes_every_rendering(run: Run, folder: Path, tmp_path: Path) -> None:
+    result = run("measure", str(folder), *QUICK, "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.stderr
+    assert "tiny" in result.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"report.json", "report.html", "report.md"}
+    assert Report.load(tmp_path / "out" / "report.json").baseline_id == "tiny"
+
+
+def test_measure_as_json_is_the_report(run: Run, folder: Path) -> None:
+    result = run("measure", str(folder), *QUICK, "--json")
+    assert Report.from_json(result.stdout).baseline.model.params is not None
+
+
+def test_measure_of_random_weights_says_so(run: Run, folder: Path) -> None:
+    result = run("measure", str(folder), *QUICK, "--weights", "random")
+    assert result.exit_code == 0, result.stderr
+    assert "The weights of tiny are random" in " ".join(result.stdout.split())
+
+
+def test_measure_of_nothing_that_is_known_is_refused(run: Run, tmp_path: Path) -> None:
+    result = run("measure", str(tmp_path), *QUICK)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("batch", ["0", "-3", "many"])
+def test_a_batch_that_is_none_is_refused(batch: str, run: Run, folder: Path) -> None:
+    result = run("measure", str(folder), "--batch", batch)
+    assert result.exit_code == 2
+    assert "is neither a number of images nor 'best'" in result.stderr
+
+
+def test_compare_measures_models_under_their_names(run: Run, folder: Path) -> None:
+    result = run("compare", f"first={folder}", f"second={folder}", *QUICK, "--json")
+    assert result.exit_code == 0, result.stderr
+    report = Report.from_json(result.stdout)
+    assert [model.id for model in report.models] == ["first", "second"]
+
+
+def test_compare_refuses_two_models_of_one_name(run: Run, folder: Path) -> None:
+    result = run("compare", str(folder), str(folder))
+    assert result.exit_code == 2
+    assert "two models are called 'tiny'" in result.stderr
+
+
+def test_compare_of_two_reports_says_what_changed(run: Run, saved: Path, tmp_path: Path) -> None:
+    report = Report.load(saved)
+    other = report.model_copy(update={"env": report.env.model_copy(update={"torch": "9.9"})})
+    other.save(tmp_path / "other.json")
+    result = run("compare", str(saved), str(tmp_path / "other.json"))
+    assert result.exit_code == 0, result.stderr
+    text = " ".join(result.stdout.split())
+    assert "→ 9.9" in text
+    assert "not comparable: times (torch differs)" in text
+    same = run("compare", str(saved), str(saved), "--json")
+    assert json.loads(same.stdout)["not_comparable"] == {}
+
+
+def test_compare_takes_two_reports_only(run: Run, saved: Path) -> None:
+    result = run("compare", *[str(saved)] * 3)
+    assert result.exit_code == 2
+    assert "two reports can be compared; 3 were given" in result.stderr
+
+
+def test_gate_passes_and_fails_by_its_exit_status(run: Run, saved: Path) -> None:
+    kept = run("gate", str(saved), "--max", "top1_drop_pp=0", "--min", "params=1")
+    assert kept.exit_code == 0, kept.stderr
+    assert "passed  same: top1_drop_pp is 0, the limit is <= 0" in kept.stdout
+    broken = run("gate", str(saved), "--min", "speedup_p50_x=50")
+    assert broken.exit_code == 1
+    assert "FAILED  same: speedup_p50_x is" in broken.stdout
+    assert "error: 1 of 1 gates failed" in broken.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--max", "top1_dorp_pp=1"), "did you mean 'top1_drop_pp'?"),
+        (("--max", "top1_drop_pp"), "is not of the form name=number"),
+        (("--min", "params=1", "--model", "samee"), "did you mean 'same'?"),
+        ((), "holds no gates of a recipe; give limits with --max or --min"),
+    ],
+)
+def test_gate_tells_bad_input_from_a_failed_gate(
+    arguments: tuple[str, ...], message: str, run: Run, saved: Path
+) -> None:
+    result = run("gate", str(saved), *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
+def test_gate_writes_junit(run: Run, saved: Path, tmp_path: Path) -> None:
+    run("gate", str(saved), "--min", "speedup_p50_x=50", "--junit", str(tmp_path / "gates.xml"))
+    (suite,) = ET.parse(tmp_path / "gates.xml").getroot()
+    assert suite.get("failures") == "1"
+
+
+def test_gate_as_json_holds_values(run: Run, saved: Path) -> None:
+    (gate,) = json.loads(run("gate", str(saved), "--min", "params=1", "--json").stdout)
+    assert (gate["metric"], gate["passed"]) == ("params", True)
+
+
+def test_gate_lists_what_can_be_limited(run: Run) -> None:
+    result = run("gate", "--list")
+    assert result.exit_code == 0
+    assert "top1_drop_pp" in result.stdout
+
+
+def test_explain_speaks_of_every_model(run: Run, saved: Path) -> None:
+    result = run("explain", str(saved))
+    assert result.exit_code == 0, result.stderr
+    assert "It gives the baseline's answer for every image." in " ".join(result.stdout.split())
+    assert "4×16" in result.stdout  # noqa: RUF001
+    assert list(json.loads(run("explain", str(saved), "--json").stdout)) == ["same"]
+
+
+def test_doctor_shows_the_machine_and_what_is_missing(run: Run) -> None:
+    result = run("doctor")
+    assert result.exit_code == 0, result.stderr
+    text = " ".join(result.stdout.split())
+    assert torch.__version__ in text
+    assert "cli-never: no-such-library is not installed; pip install 'pah-opt[never]'" in text
+
+
+def test_doctor_as_json_holds_every_strategy(run: Run) -> None:
+    found: dict[str, Any] = json.loads(run("doctor", "--json").stdout)
+    runs = {item["name"]: item["runs_here"] for item in found["strategies"]}
+    assert (runs["cli-shrink"], runs["cli-never"]) == (True, False)
+    assert found["machine"]["threads"] == torch.get_num_threads()
