@@ -80,6 +80,8 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 def _local(source: str | PathLike[str], revision: str | None) -> Path:
     from pah_opt.artifact.hub import download, is_hub_name
 
+    if "\0" in str(source):
+        raise ArtifactError(f"{source!r} is not a path")
     if revision is None and (not isinstance(source, str) or Path(source).exists() or not is_hub_name(source)):
         return Path(source)
     return download(str(source), revision)
@@ -94,23 +96,22 @@ class _Loader:
         self._registry = registry
 
     def load(self, *, verify: bool) -> Artifact:
+        # Every checksum is compared before anything is made of any file.
         described = Description.from_bytes(self._folder.read(files.DESCRIPTION))
+        processor, report = self._json(files.PROCESSOR), self._json(files.REPORT)
+        examples, weights = self._examples(), self._weights()
         adapter = adapter_named(described.adapter, self._registry)
         steps = described.step_records
-        weights = self._weights()
         model = rebuild(dict(described.structure), adapter, steps, self._registry, len(weights.leaves))
         fill_model(model, weights, self._device)
         model = finish(model, steps, self._registry).eval()
-        examples = self._examples()
         if verify:
-            if examples is None:
-                raise ArtifactError(f"{self._folder.path} has no {files.EXAMPLES} to verify it with")
             check_examples(model, adapter, examples)
         return Artifact(
             model=model, recipe=described.recipe, steps=steps, adapter=described.adapter,
-            weights_origin=described.weights_origin, source=described.source, processor=self._json(files.PROCESSOR),
+            weights_origin=described.weights_origin, source=described.source, processor=processor,
             class_names=described.class_names, tags=frozenset(described.tags), environment=described.environment,
-            report=self._json(files.REPORT), examples=examples,
+            report=report, examples=examples,
         )  # fmt: skip
 
     def _weights(self) -> WeightsReader:
@@ -121,9 +122,7 @@ class _Loader:
             return WeightsReader(decompressed(packed, files.COMPRESSED_WEIGHTS), files.COMPRESSED_WEIGHTS)
         return WeightsReader(self._folder.map(files.WEIGHTS), files.WEIGHTS)
 
-    def _examples(self) -> Examples | None:
-        if files.EXAMPLES not in self._folder:
-            return None
+    def _examples(self) -> Examples:
         reader = WeightsReader(self._folder.map(files.EXAMPLES), files.EXAMPLES)
         return Examples(*(reader.leaf(name).float() for name in Examples._fields))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pah_opt.errors import ArtifactError, MissingBackendError, PahOptError, UnsupportedHardwareError, nearest_name
+from pah_opt.models.quiet import quiet_imports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,7 +73,7 @@ def rebuild(
         MissingBackendError: a library that the model needs is not installed.
     """
     _check_structure(structure, tensors)
-    with torch.device("meta"):
+    with quiet_imports(), torch.device("meta"):
         model = _guarded("the model cannot be rebuilt", lambda: adapter.rebuild(structure))
         for step in steps:
             model = _restored(model, step, registry)
@@ -86,9 +87,10 @@ def finish(model: nn.Module, steps: Sequence[StepRecord], registry: Registry) ->
         ArtifactError: a step cannot be finished.
         MissingBackendError: a library that the model needs is not installed.
     """
-    for step in steps:
-        if step.use in registry.optimizers:
-            model = _finished(model, step, registry)
+    with quiet_imports():
+        for step in steps:
+            if step.use in registry.optimizers:
+                model = _finished(model, step, registry)
     return model
 
 
