@@ -13,6 +13,7 @@ from pah_opt.pipeline.copies import meta_copy
 from pah_opt.pipeline.seeding import seeded, step_seed
 from pah_opt.pipeline.subject import Subject
 from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, validate
+from pah_opt.report.figures import figure_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,6 +109,7 @@ def plan(
         calibration=calibration,
         training=training,
         initial_tags=state_tags(model),
+        known_figures=figure_names(registry.metrics),
     )
     return simulate(subject, checked, environment)
 

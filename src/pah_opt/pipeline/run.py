@@ -20,6 +20,7 @@ from pah_opt.pipeline.subject import Subject
 from pah_opt.pipeline.verify import Snapshot, Verifier, verify_attributes
 from pah_opt.progress import Progress, default_progress
 from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, validate
+from pah_opt.report.figures import figure_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,6 +85,7 @@ def apply(
         calibration=inputs.calibration is not None,
         training=inputs.training is not None,
         initial_tags=state_tags(model),
+        known_figures=figure_names(registry.metrics),
     )
     simulate(dry, checked, environment)
     subject = Subject.of(model, registry, (lambda m: m) if inplace else private_copy)

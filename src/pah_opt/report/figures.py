@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pah_opt.errors import MeasurementError, nearest_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pydantic import BaseModel
 
@@ -126,6 +126,15 @@ FIGURES: dict[str, Figure] = {
     "flops": Figure(_in("model", "flops"), "lower", "floating-point operations of one image"),
 }
 """Every figure that gates can name; plugins' figures are ``extra.<name>``."""
+
+
+def figure_names(metrics: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the names that gates may use.
+
+    Args:
+        metrics: names of the metrics that plugins register.
+    """
+    return (*FIGURES, *(f"{EXTRA}{name}" for name in metrics))
 
 
 def figure(name: str) -> Figure:
