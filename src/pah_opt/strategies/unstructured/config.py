@@ -52,18 +52,7 @@ def _checked_pattern(text: str) -> str:
 PatternText = Annotated[str, AfterValidator(_checked_pattern)]
 
 
-class LayerChoice(OptimizerConfig):
-    """Which linear layers a strategy works on."""
-
-    include: tuple[str, ...] = Field(default=("*",), min_length=1)
-    """Linear layers to prune: glob patterns over module paths, or the groups `attention`, `qkv`, `attention-output`,
-    `mlp`, `classifier`."""
-    skip: tuple[str, ...] = ("classifier",)
-    """Linear layers to leave alone, whatever `include` says. The classifier is small, and matters more than any other
-    layer."""
-
-
-class PruningTarget(LayerChoice):
+class Target(OptimizerConfig):
     """How many weights become zero."""
 
     sparsity: float | None = Field(default=None, gt=0, lt=1)
@@ -73,7 +62,7 @@ class PruningTarget(LayerChoice):
     """Instead of `sparsity`: keep n of every m neighbouring weights of a row, such as `2:4`, `1:4` or `4:8`."""
 
     @model_validator(mode="after")
-    def _one_target(self) -> PruningTarget:
+    def _one_target(self) -> Target:
         if self.sparsity is not None and self.pattern is not None:
             raise ValueError(
                 f"sparsity {self.sparsity} and pattern {self.pattern!r} are both given; "
@@ -90,6 +79,21 @@ class PruningTarget(LayerChoice):
     def zeros(self) -> float:
         """Share of zeros asked for, 0 to 1."""
         return self.nm.sparsity if self.nm else self.sparsity or DEFAULT_SPARSITY
+
+
+class LayerChoice(OptimizerConfig):
+    """Which linear layers a strategy works on."""
+
+    include: tuple[str, ...] = Field(default=("*",), min_length=1)
+    """Linear layers to prune: glob patterns over module paths, or the groups `attention`, `qkv`, `attention-output`,
+    `mlp`, `classifier`."""
+    skip: tuple[str, ...] = ("classifier",)
+    """Linear layers to leave alone, whatever `include` says. The classifier is small, and matters more than any other
+    layer."""
+
+
+class PruningTarget(LayerChoice, Target):
+    """How many weights of which layers become zero."""
 
 
 class Observation(OptimizerConfig):
@@ -118,7 +122,7 @@ Importance = Literal["magnitude", "random", "taylor", "obd", "hessian", "lamp", 
 _LABELLED = ("taylor", "obd", "hessian")
 
 
-class UnstructuredConfig(PruningTarget, Observation):
+class UnstructuredConfig(Observation, PruningTarget):
     """Parameters of `unstructured-pruning`."""
 
     importance: Importance = "magnitude"
@@ -156,7 +160,7 @@ class UnstructuredConfig(PruningTarget, Observation):
         return self.needs_labels or self.importance == "wanda"
 
 
-class WandaConfig(PruningTarget, Observation):
+class WandaConfig(Observation, PruningTarget):
     """Parameters of `wanda`."""
 
     scope: Scope = "row"
@@ -164,7 +168,7 @@ class WandaConfig(PruningTarget, Observation):
     layers. A `pattern` has its own groups."""
 
 
-class SparseGptConfig(PruningTarget, Observation):
+class SparseGptConfig(Observation, PruningTarget):
     """Parameters of `sparsegpt`."""
 
     dampening: float = Field(default=0.01, gt=0, le=1)
@@ -188,7 +192,7 @@ class SparseGptConfig(PruningTarget, Observation):
         return self.pattern is None and self.allocation in _LABELLED
 
 
-class SemiStructuredConfig(LayerChoice, Observation):
+class SemiStructuredConfig(Observation, LayerChoice):
     """Parameters of `semi-structured`."""
 
     method: Literal["magnitude", "wanda", "sparsegpt"] = "sparsegpt"

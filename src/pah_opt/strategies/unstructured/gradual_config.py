@@ -7,11 +7,12 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pah_opt.adapt.settings import TrainSettings
+from pah_opt.optimizer import OptimizerConfig
 from pah_opt.strategies.unstructured.config import LayerChoice, Observation, SparseGptConfig, UnstructuredConfig
 
 
-class GradualConfig(LayerChoice, Observation, TrainSettings):
-    """Parameters of `gradual-pruning`."""
+class Schedule(OptimizerConfig):
+    """How sparsity rises."""
 
     sparsity: float = Field(default=0.9, gt=0, lt=1)
     """Share of the chosen layers' weights that are zero in the end, above 0 and below 1."""
@@ -22,6 +23,11 @@ class GradualConfig(LayerChoice, Observation, TrainSettings):
     method: Literal["magnitude", "lamp", "taylor", "obd", "wanda", "sparsegpt"] = "magnitude"
     """How weights are chosen each time, as in `unstructured-pruning`; `sparsegpt` also updates the others before the
     training goes on."""
+
+
+class GradualConfig(TrainSettings, Observation, LayerChoice, Schedule):
+    """Parameters of `gradual-pruning`."""
+
     epochs: int = Field(default=1, ge=1, le=10_000)
     """How often every training image is seen after each pruning."""
     steps: int | None = Field(default=None, ge=1)
