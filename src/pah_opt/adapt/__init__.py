@@ -1,14 +1,23 @@
 """Train Vision Transformers: adapt a pretrained one to new classes, recover accuracy, learn from a teacher.
 
-Names are loaded when they are first used, so that strategies can declare themselves without torch.
+The package can be called: ``pah_opt.adapt(model, data, mode="head")`` adapts a model; see
+:func:`pah_opt.adapt.adaptation.adapt`. Names are loaded when they are first used, so that strategies can declare
+themselves without torch.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from pah_opt.adapt.adaptation import Adaptation
+    from pah_opt.adapt.config import AdaptConfig
+    from pah_opt.adapt.curves import save_curves
     from pah_opt.adapt.digits import TrainedDigits, digits_vit, train_digits_vit
     from pah_opt.adapt.evaluation import Score, evaluate
     from pah_opt.adapt.results import Epoch, TrainResult
@@ -16,6 +25,8 @@ if TYPE_CHECKING:
     from pah_opt.adapt.training import fit
 
 _HOMES = {
+    "AdaptConfig": "config",
+    "Adaptation": "adaptation",
     "Augmentation": "settings",
     "Epoch": "results",
     "Score": "evaluation",
@@ -25,10 +36,13 @@ _HOMES = {
     "digits_vit": "digits",
     "evaluate": "evaluation",
     "fit": "training",
+    "save_curves": "curves",
     "train_digits_vit": "digits",
 }
 
 __all__ = [
+    "AdaptConfig",
+    "Adaptation",
     "Augmentation",
     "Epoch",
     "Score",
@@ -38,6 +52,7 @@ __all__ = [
     "digits_vit",
     "evaluate",
     "fit",
+    "save_curves",
     "train_digits_vit",
 ]
 
@@ -49,3 +64,16 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f"pah_opt.adapt.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+class _CallablePackage(types.ModuleType):
+    """This package, which is also the function that a user expects under its name."""
+
+    def __call__(self, model: nn.Module, data: Any, mode: Any = "full", **options: Any) -> Adaptation:
+        """Adapt a model; see :func:`pah_opt.adapt.adaptation.adapt`."""
+        from pah_opt.adapt.adaptation import adapt
+
+        return adapt(model, data, mode, **options)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

@@ -25,7 +25,11 @@ IMAGE_SIZE = 16
 """The originals' 8 pixels, doubled: shifts by one pixel then augment without tearing a stroke apart."""
 
 SETTINGS = TrainSettings(
-    epochs=15, lr=1.5e-3, batch_size=32, label_smoothing=0.1, augmentation=Augmentation(crop=1 / IMAGE_SIZE)
+    epochs=20,
+    lr=1.5e-3,
+    batch_size=32,
+    label_smoothing=0.1,
+    augmentation=Augmentation(crop=1 / IMAGE_SIZE, mixup=0.2),
 )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pah_opt.adapt.augment import Example, augmented
 from pah_opt.adapt.evaluation import Score, evaluate
+from pah_opt.adapt.hidden import HiddenSplit
 from pah_opt.adapt.isolation import seed_all
 from pah_opt.adapt.processes import Processes, epoch_order, shared_batches, updates_in_epoch
 from pah_opt.adapt.results import Epoch, TrainResult
@@ -117,7 +118,9 @@ class Loop:
             order = epoch_order(len(self.train), self.seed, epoch)
             size = self.settings.batch_size
             epoch_started = time.perf_counter()
-            for batch, whole in shared_batches(self.train, order, size, self.processes, skip=position):
+            # Cached hidden states come in several views of each image, one for each epoch.
+            train = self.train.at_epoch(epoch) if isinstance(self.train, HiddenSplit) else self.train
+            for batch, whole in shared_batches(train, order, size, self.processes, skip=position):
                 self._update(batch, whole)
                 yield
                 if self._epoch_is_over:

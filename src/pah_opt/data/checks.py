@@ -111,14 +111,19 @@ def check_fit(split: Split, layout: Layout, *, model: nn.Module | None = None) -
     Raises:
         DataError: shapes, number of classes, or the order of class names differ; names both sides.
     """
-    _check_shape(split, layout)
+    check_input(split, layout)
     if layout.num_classes:
         _check_classes(split, layout.num_classes)
     if model is not None:
         _check_order(split.class_names, label_names(model), split.name)
 
 
-def _check_shape(split: Split, layout: Layout) -> None:
+def check_input(split: Split, layout: Layout) -> None:
+    """Check that images are of the size and channels that a model takes.
+
+    Raises:
+        DataError: they are not; names both sides.
+    """
     if len(split) == 0:
         raise DataError(f"{split.name} is empty")
     found = tuple(next(iter(split.subset([0]).batches(1))).pixel_values.shape[1:])

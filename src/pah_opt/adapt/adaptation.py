@@ -1,0 +1,170 @@
+"""Take a pretrained Vision Transformer to the classes of a data set."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pah_opt.adapt.config import AdaptConfig, Mode
+from pah_opt.adapt.evaluation import Score, evaluate
+from pah_opt.adapt.heads import replace_head
+from pah_opt.adapt.isolation import restored_flags, restored_randomness
+from pah_opt.adapt.modes import Work, run
+from pah_opt.adapt.processes import Processes
+from pah_opt.data import as_data, check_input, label_names, training_images, validation_split
+from pah_opt.errors import ArtifactError
+from pah_opt.models import find_adapter
+from pah_opt.progress import Progress, default_progress
+from pah_opt.registry import default_registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pah_opt.adapt.results import TrainResult
+    from pah_opt.layout import ModelAdapter
+    from pah_opt.splits import Data
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """A model adapted to new classes, and what it took.
+
+    Args:
+        model: in ``eval`` mode.
+        config: how it was adapted.
+        class_names: of the head, in order; also in the model's config.
+        result: how training went; ``head`` has one epoch, whose losses are those of the solver.
+        test: loss and accuracy on the test images.
+        seconds: wall-clock time, without measuring on the test images.
+        parameters: in all.
+        trained_parameters: those that training could change.
+        weights_bytes: of all parameters.
+    """
+
+    model: nn.Module
+    config: AdaptConfig
+    class_names: tuple[str, ...]
+    result: TrainResult
+    test: Score
+    seconds: float
+    parameters: int
+    trained_parameters: int
+    weights_bytes: int
+
+    def to_data(self) -> dict[str, Any]:
+        """Return everything but the model as JSON data."""
+        figures = ("class_names", "seconds", "parameters", "trained_parameters", "weights_bytes")
+        data = {name: getattr(self, name) for name in figures}
+        config = self.config.model_dump(mode="json")
+        return {**data, "config": config, "test": self.test._asdict(), "training": self.result.to_data()}
+
+    def save(self, folder: str | Path, processor: Any = None) -> None:
+        """Write the model and its processor as transformers does, ``adaptation.json``, and curves where matplotlib is.
+
+        Raises:
+            ArtifactError: the model cannot save itself, or the folder cannot be written.
+        """
+        from pah_opt.adapt.curves import save_curves
+
+        place = Path(folder)
+        save_model = getattr(self.model, "save_pretrained", None)
+        if not callable(save_model):
+            raise ArtifactError(f"a {type(self.model).__name__} has no save_pretrained; save its state_dict instead")
+        try:
+            save_model(place)
+            if processor is not None:
+                processor.save_pretrained(place)
+            Path(place, "adaptation.json").write_text(json.dumps(self.to_data(), indent=2), encoding="utf-8")
+        except OSError as error:
+            raise ArtifactError(
+                f"{place} cannot be written: {error}; free some space, or name another folder"
+            ) from error
+        save_curves(self.result, place / "curves.png")
+
+
+def adapt(
+    model: nn.Module,
+    data: Any,
+    mode: Mode = "full",
+    *,
+    cache: bool | str | Path = True,
+    checkpoint: str | Path | None = None,
+    adapter: ModelAdapter | None = None,
+    inplace: bool = False,
+    progress: Progress | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Adaptation:
+    """Adapt a pretrained Vision Transformer to the classes of ``data``.
+
+    The head is replaced first, unless its labels are those of the data already; label names travel with the model.
+
+    Args:
+        model: a classifier; left untouched unless ``inplace``.
+        data: :class:`~pah_opt.splits.Data` with training images; the test images are only measured on.
+        mode: ``full`` trains every weight; ``last-layers`` the last blocks, the final norm and the head; ``head`` fits
+            a linear classifier on frozen features in seconds; ``lora`` trains low-rank additions and merges them.
+        cache: ``last-layers`` computes hidden states of the frozen blocks once; a folder keeps them for later runs,
+            False computes them anew in every epoch.
+        checkpoint: folder for the state of the training, which goes on from there after an interruption.
+        adapter: of the model; found by default.
+        inplace: change ``model`` itself, which saves the copy.
+        progress: shows progress; by default bars on a terminal.
+        seed: of the new head, the validation split and the training.
+        **options: fields of :class:`~pah_opt.adapt.config.AdaptConfig`, such as ``epochs=5`` or ``last_blocks=2``.
+
+    Returns:
+        The adapted model, its accuracy, and what it took.
+
+    Raises:
+        DataError: images or labels cannot be used or do not fit, or there is no room for the cache.
+        RecipeError: the mode or an option is unknown or out of range.
+        UnsupportedModelError: no adapter knows the model, or it has no classifier.
+        MissingBackendError: accelerate or peft is not installed.
+        ArtifactError: the checkpoint cannot be used.
+    """
+    config = AdaptConfig.of(mode, options)
+    parts = as_data(data)
+    adapter = adapter or find_adapter(model, default_registry().adapters)
+    own = adapter.prepare(model if inplace else copy.deepcopy(model))
+    for split in (training_images(parts), parts.test):
+        check_input(split, adapter.layout(own))
+    started = time.perf_counter()
+    with restored_randomness(), restored_flags(own):
+        if label_names(own) != parts.test.class_names:
+            replace_head(own, adapter, parts.test.class_names, seed)
+        processes = Processes(next(own.parameters()).device, config.mixed_precision)
+        work = _work(own, adapter, parts, config, processes, progress or default_progress(), seed)
+        result, trained = run(work, cache=cache, checkpoint=checkpoint)
+        seconds = time.perf_counter() - started
+        score = evaluate(own, parts.test, adapter, processes=processes)
+    return Adaptation(
+        model=own.eval(),
+        config=config,
+        class_names=parts.test.class_names,
+        result=result,
+        test=score,
+        seconds=seconds,
+        parameters=sum(parameter.numel() for parameter in own.parameters()),
+        trained_parameters=trained,
+        weights_bytes=sum(parameter.nbytes for parameter in own.parameters()),
+    )
+
+
+def _work(
+    model: nn.Module,
+    adapter: ModelAdapter,
+    data: Data,
+    config: AdaptConfig,
+    processes: Processes,
+    progress: Progress,
+    seed: int,
+) -> Work:
+    train, validation = training_images(data), None
+    if config.validation:
+        train, validation = validation_split(train, config.validation, seed)
+    return Work(model, adapter, adapter.layout(model), train, validation, config, processes, progress, seed)

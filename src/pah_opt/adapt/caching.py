@@ -1,0 +1,169 @@
+"""Hidden states of frozen lower blocks, computed once: in memory, or on disk when they are too large for it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pah_opt.adapt.augment import augmented
+from pah_opt.adapt.hidden import HiddenSplit, inputs_of
+from pah_opt.adapt.isolation import seed_all
+from pah_opt.adapt.settings import Augmentation
+from pah_opt.adapt.snapshots import digest_of, values_of
+from pah_opt.errors import DataError
+from pah_opt.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from pah_opt.adapt.processes import Processes
+    from pah_opt.layout import Layout
+    from pah_opt.splits import Split
+
+MEMORY_BYTES = 2 * 1024**3
+"""Hidden states that are kept in memory; more go to disk."""
+BATCH_SIZE = 32
+NO_AUGMENTATION = Augmentation()
+HALF_LIMIT = 30_000.0
+"""States up to this are stored in half precision (float16 ends at 65,504), larger ones in float32."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """How each image is seen.
+
+    Args:
+        augmentation: of each view.
+        count: how many views of each image are kept; each epoch sees the next one.
+        seed: of the augmentation.
+    """
+
+    augmentation: Augmentation = NO_AUGMENTATION
+    count: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class HiddenStates:
+    """Computes the inputs of a block, or reads those that an interrupted run has computed.
+
+    Args:
+        model: its modes are left in ``eval``.
+        layout: of the model.
+        first: number of that block.
+        processes: gives device and precision, and shares the work.
+        folder: where states are kept for later runs, shared by all processes; None for memory, or for a temporary file
+            when they are too large.
+        memory_bytes: how much may be kept in memory.
+        progress: shows progress.
+    """
+
+    model: nn.Module
+    layout: Layout
+    first: int
+    processes: Processes
+    folder: Path | None = None
+    memory_bytes: int = MEMORY_BYTES
+    progress: Progress = Progress()  # noqa: RUF009  # it holds no state
+
+    @contextmanager
+    def of(self, split: Split, views: Views) -> Iterator[HiddenSplit]:
+        """Give a split's hidden states; a temporary file is removed when the block ends.
+
+        Raises:
+            DataError: there is no room on the disk, or several processes have no folder to share.
+        """
+        self.model.eval()
+        key = self._key(split, views)
+        shape, dtype = self._probe(split, views)
+        size = math.prod(shape) * dtype.itemsize
+        if self.folder is None and self.processes.count > 1:
+            raise DataError("several processes share cached hidden states; give a folder that all of them can write to")
+        if self.folder is None and size <= self.memory_bytes:
+            states: NDArray[Any] = np.empty(shape, dtype)
+            self._fill(states, split, views)
+            yield HiddenSplit(states, split, key)
+            return
+        with _folder(self.folder) as folder:
+            yield HiddenSplit(self._on_disk(folder / f"{key[:32]}.npy", shape, dtype, split, views), split, key)
+
+    def _key(self, split: Split, views: Views) -> str:
+        model = digest_of(values_of(self.model, [name for name, _ in self.model.named_parameters()]))
+        parts = (split.fingerprint, views.augmentation.model_dump_json(), views.count, views.seed, model, self.first)
+        return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
+
+    def _probe(self, split: Split, views: Views) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        few = split.subset(range(min(len(split), BATCH_SIZE)))
+        hidden = next(states for _, _, states in self._computed(few, Views(views.augmentation, 1, views.seed)))
+        dtype = np.dtype(np.float16 if np.abs(hidden).max() <= HALF_LIMIT else np.float32)
+        return (views.count, len(split), *hidden.shape[1:]), dtype
+
+    def _computed(self, split: Split, views: Views) -> Iterator[tuple[int, slice, NDArray[Any]]]:
+        """Yield view, rows and float32 states of each batch that is this process's to compute."""
+        block = self.model.get_submodule(self.layout.blocks[self.first].path)
+        for view in range(views.count):
+            start = 0
+            for number, (pixels, labels) in enumerate(split.batches(BATCH_SIZE)):
+                rows = slice(start, start + len(labels))
+                start = rows.stop
+                if number % self.processes.count != self.processes.rank:
+                    continue
+                seed_all(views.seed, view, number)
+                seen = augmented(pixels, labels, views.augmentation, len(split.class_names)).pixels
+                with self.processes.autocast():
+                    hidden = inputs_of(block, self.model, seen.to(self.processes.device))
+                yield view, rows, hidden.float().cpu().numpy()
+
+    def _fill(self, states: NDArray[Any], split: Split, views: Views) -> None:
+        total = views.count * math.ceil(len(split) / BATCH_SIZE / self.processes.count)
+        for view, rows, hidden in self.progress.track(self._computed(split, views), "caching hidden states", total):
+            states[view, rows] = hidden
+
+    def _on_disk(
+        self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], split: Split, views: Views
+    ) -> NDArray[Any]:
+        if not path.exists():
+            partial = path.with_suffix(".partial.npy")
+            if self.processes.is_main:
+                _check_room(path.parent, math.prod(shape) * dtype.itemsize)
+                np.lib.format.open_memmap(partial, "w+", dtype, shape).flush()
+            self.processes.wait()
+            states = np.lib.format.open_memmap(partial, "r+")
+            self._fill(states, split, views)
+            states.flush()
+            self.processes.wait()
+            if self.processes.is_main:
+                partial.replace(path)
+        self.processes.wait()
+        mapped: NDArray[Any] = np.load(path, mmap_mode="r")
+        return mapped
+
+
+@contextmanager
+def _folder(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="pah-opt-") as temporary:
+        yield Path(temporary)
+
+
+def _check_room(folder: Path, wanted: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < wanted:
+        raise DataError(
+            f"the hidden states need {wanted / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free; name a folder "
+            "with more room, keep fewer views, or train without the cache (cache=False)"
+        )

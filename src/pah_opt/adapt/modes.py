@@ -1,0 +1,149 @@
+"""The ways to adapt a model: all of it, its last layers, its head, or low-rank additions."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pah_opt.adapt.caching import HiddenStates, Views
+from pah_opt.adapt.features import fit_head
+from pah_opt.adapt.hidden import starting_at
+from pah_opt.adapt.known import KnownLayout
+from pah_opt.adapt.lora import LoraSettings, low_rank_additions
+from pah_opt.adapt.results import Epoch, TrainResult
+from pah_opt.adapt.settings import Augmentation, TrainSettings
+from pah_opt.adapt.training import fit
+from pah_opt.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pah_opt.adapt.config import AdaptConfig
+    from pah_opt.adapt.heads import LinearFit
+    from pah_opt.adapt.processes import Processes
+    from pah_opt.layout import Layout, ModelAdapter
+    from pah_opt.progress import Progress
+    from pah_opt.splits import Split
+
+
+@dataclass(frozen=True)
+class Work:
+    """One adaptation: what is given, and what is asked for.
+
+    Args:
+        model: changed in place; its head is of the right width.
+        adapter: of the model.
+        layout: of the model.
+        train: training images, without those for validation.
+        validation: images to judge epochs by.
+        config: what is asked for.
+        processes: give device and precision.
+        progress: shows progress.
+        seed: of everything random.
+    """
+
+    model: nn.Module
+    adapter: ModelAdapter
+    layout: Layout
+    train: Split
+    validation: Split | None
+    config: AdaptConfig
+    processes: Processes
+    progress: Progress
+    seed: int
+
+    @property
+    def settings(self) -> TrainSettings:
+        """The training loop's part of the config."""
+        return TrainSettings(**self.config.model_dump(include=set(TrainSettings.model_fields)))
+
+
+def run(work: Work, *, cache: bool | str | Path, checkpoint: str | Path | None) -> tuple[TrainResult, int]:
+    """Adapt the model; return how training went, and how many parameters it could change."""
+    if work.config.mode == "head" or work.config.head_first:
+        result = _head(work)
+    if work.config.mode == "head":
+        heads = tuple(f"{path}." for path in work.layout.classifiers)
+        return result, sum(value.numel() for name, value in work.model.named_parameters() if name.startswith(heads))
+    with ExitStack() as stack:
+        if work.config.mode == "lora":
+            settings = LoraSettings(work.config.lora_rank, work.config.lora_alpha)
+            stack.enter_context(low_rank_additions(work.model, work.layout, settings))
+        if work.config.mode == "last-layers":
+            _freeze_lower(work)
+        trained = sum(parameter.numel() for parameter in work.model.parameters() if parameter.requires_grad)
+        if work.config.mode == "last-layers" and cache is not False:
+            folder = None if cache is True else Path(cache)
+            return _from_cache(work, folder, checkpoint), trained
+        return _fit(work, work.train, work.validation, work.settings, checkpoint), trained
+
+
+def _fit(
+    work: Work, train: Split, validation: Split | None, settings: TrainSettings, checkpoint: str | Path | None
+) -> TrainResult:
+    return fit(
+        work.model,
+        train,
+        settings,
+        adapter=KnownLayout(work.adapter, work.layout),
+        validation=validation,
+        checkpoint=checkpoint,
+        progress=work.progress,
+        seed=work.seed,
+    )
+
+
+def _head(work: Work) -> TrainResult:
+    started = time.perf_counter()
+    fitted = fit_head(work.model, work.layout, work.train, work.validation, work.processes, work.progress)
+    return _as_result(fitted, time.perf_counter() - started)
+
+
+def _as_result(fitted: LinearFit, seconds: float) -> TrainResult:
+    epoch = Epoch(
+        epoch=1,
+        step=len(fitted.losses),
+        train_loss=fitted.losses[-1],
+        train_accuracy=fitted.train_accuracy,
+        validation_loss=fitted.validation_loss,
+        validation_accuracy=fitted.validation_accuracy,
+        lr=0.0,
+        seconds=seconds,
+    )
+    return TrainResult(history=(epoch,), losses=fitted.losses, steps=len(fitted.losses), seconds=seconds)
+
+
+def _first_block(work: Work) -> int:
+    count = len(work.layout.blocks)
+    if work.config.last_blocks >= count:
+        raise RecipeError(
+            f"last_blocks is {work.config.last_blocks} and the model has {count} blocks; train fewer, or use mode "
+            "'full'"
+        )
+    return count - work.config.last_blocks
+
+
+def _freeze_lower(work: Work) -> None:
+    """Train nothing but the last blocks, the final norm and the classifiers."""
+    last = [block.path for block in work.layout.blocks[_first_block(work) :]]
+    trained = tuple(f"{path}." for path in (*last, work.layout.final_norm, *work.layout.classifiers))
+    for name, parameter in work.model.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and name.startswith(trained))
+
+
+def _from_cache(work: Work, folder: Path | None, checkpoint: str | Path | None) -> TrainResult:
+    """Train on hidden states of the frozen blocks; augmentation has happened before they were computed."""
+    first, how = _first_block(work), work.config.augmentation
+    states = HiddenStates(work.model, work.layout, first, work.processes, folder, progress=work.progress)
+    settings = work.settings.model_copy(update={"augmentation": Augmentation(mixup=how.mixup)})
+    shown = Augmentation(flip=how.flip, crop=how.crop)
+    with ExitStack() as stack:
+        train = stack.enter_context(states.of(work.train, Views(shown, work.config.cached_views, work.seed)))
+        validation = None
+        if work.validation is not None:
+            validation = stack.enter_context(states.of(work.validation, Views()))
+        stack.enter_context(starting_at(work.model, work.layout, first))
+        return _fit(work, train, validation, settings, checkpoint)
