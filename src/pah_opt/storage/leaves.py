@@ -78,11 +78,14 @@ def take_apart(held: Held) -> Parts:
         return take_apart_bnb(held)
     if type(tensor) in (Tensor, nn.Parameter, nn.Buffer):
         return Parts("plain", {"": _strided(held.path, tensor)})
+    if isinstance(tensor, torch.sparse.SparseSemiStructuredTensor):
+        # Its own format belongs to one kind of GPU; a plain tensor's zeros take as little room, and load anywhere.
+        return Parts("plain", {"": tensor.detach().to_dense()})
     if is_torchao_tensor(tensor):
         return _take_apart_torchao(held.path, tensor)
     raise ArtifactError(
         f"{held.path} is a {type(tensor).__module__}.{type(tensor).__qualname__}, which cannot be stored; "
-        "tensors that can: plain ones, torchao's and bitsandbytes'"
+        "tensors that can: plain ones, 2:4 sparse ones, torchao's and bitsandbytes'"
     )
 
 
