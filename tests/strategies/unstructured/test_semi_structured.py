@@ -9,9 +9,17 @@ from torch import nn
 
 from pah_opt.environment import Environment
 from pah_opt.errors import UnsupportedHardwareError
+from pah_opt.storage.leaves import held_tensors, take_apart
+from pah_opt.strategies.unstructured import semi_structured
 from pah_opt.strategies.unstructured.config import SemiStructuredConfig
 from pah_opt.strategies.unstructured.optimizers import MagnitudePruning, SemiStructured
-from pah_opt.strategies.unstructured.semi_structured import kernel_problems, misfits, obstacle_to_kernels, pack_again
+from pah_opt.strategies.unstructured.semi_structured import (
+    kernel_problems,
+    misfits,
+    obstacle_to_kernels,
+    pack,
+    pack_again,
+)
 from pah_opt.testing import TINY_MODELS, tiny_vit
 
 Run = Callable[..., tuple[nn.Module, dict[str, Any]]]
@@ -138,6 +146,49 @@ def test_a_loaded_model_stays_dense_where_kernels_cannot_run(run: Run) -> None:
     assert pack_again(model, paths, Environment(cuda=False)) == []
     assert SEMI.finish(SEMI.restore(model, state), {"packed": paths}) is model
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.fixture
+def packing_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let weights be packed without a GPU (they cannot be multiplied with then)."""
+    from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
+
+    def pack_one(dense: torch.Tensor) -> torch.Tensor:
+        packed, meta = sparse_semi_structured_from_dense_cutlass(dense)
+        return torch.sparse.SparseSemiStructuredTensorCUTLASS(dense.shape, packed, meta, None, None, None)
+
+    monkeypatch.setattr(torch.sparse, "to_sparse_semi_structured", pack_one)
+
+
+@pytest.mark.usefixtures("packing_anywhere")
+def test_packed_layers_are_named_and_saved_as_plain_tensors_that_load_anywhere(run: Run, tmp_path: Any) -> None:
+    model, achieved = run(SEMI, tiny_vit(hidden=64, mlp=128).to(torch.bfloat16), method="magnitude")
+    dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    layers = {path: model.get_submodule(path) for path in achieved["layers"]}
+    assert pack(layers) == list(layers)
+    assert SEMI.state(model, SemiStructuredConfig()) == {"packed": list(layers)}
+    for held in held_tensors(model):
+        (plain,) = take_apart(held).leaves.values()
+        assert torch.equal(plain, dense[held.path])
+
+
+@pytest.mark.usefixtures("packing_anywhere")
+def test_a_layer_that_does_not_fit_the_kernels_stays_dense(run: Run) -> None:
+    model, achieved = run(SEMI, tiny_vit().to(torch.float16), method="magnitude")
+    layers = {path: model.get_submodule(path) for path in achieved["layers"]}
+    assert pack(layers) == [path for path in layers if path.endswith("fc2")]
+    assert all(type(layer.weight) is nn.Parameter for path, layer in layers.items() if path.endswith("fc1"))
+
+
+@pytest.mark.usefixtures("packing_anywhere")
+def test_a_packed_layer_reports_its_kernels(context: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(semi_structured, "obstacle_to_kernels", lambda *_: None)
+    model = tiny_vit().to(torch.float16)
+    found = context(model)
+    SEMI.apply(model, SemiStructuredConfig(method="magnitude"), found)
+    assert found.achieved["kernels"] == "sparse tensor cores in 2 layers"
+    assert list(found.achieved["left_dense"]) == ["vit.layers.0.mlp.fc1", "vit.layers.1.mlp.fc1"]
+    assert pack_again(tiny_vit().to(torch.float16), []) == []
 
 
 def test_a_dry_run_changes_nothing(context: Callable[..., Any]) -> None:

@@ -121,7 +121,7 @@ def pack(layers: Mapping[str, nn.Linear]) -> list[str]:
         # torch calls this interface a prototype, once a process; the tested versions of torch are pinned.
         warnings.filterwarnings("ignore", message="The PyTorch API of SparseSemiStructuredTensor", category=UserWarning)
         for path in packed:
-            dense = layers[path].weight.detach()
+            dense = layers[path].weight.detach().contiguous()
             layers[path].weight = nn.Parameter(torch.sparse.to_sparse_semi_structured(dense), requires_grad=False)
     return packed
 
