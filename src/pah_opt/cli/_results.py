@@ -11,7 +11,9 @@ import click
 from pah_opt.cli._output import json_option
 
 if TYPE_CHECKING:
+    from pah_opt.report import Report
     from pah_opt.workflow import Outcome
+    from pah_opt.workflow.ablation import Ablation
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,3 +54,16 @@ def show(outcome: Outcome, folder: Path, *, as_json: bool) -> None:
     if outcome.failures:
         raise next(iter(outcome.failures.values()))
     require_gates(outcome.report)
+
+
+def show_ablation(ablation: Ablation, report: Report) -> None:
+    """Print what each step of a recipe is worth, and which variants could not be run."""
+    from pah_opt.cli._output import print_table, print_text
+    from pah_opt.workflow.ablation import attribution_table
+
+    headers, *rows = attribution_table(report, ablation.recipe)
+    click.echo(f"What each step of {ablation.recipe.name} is worth:")
+    print_table(headers, rows)
+    for name, reason in ablation.refused.items():
+        print_text(f"{name} cannot be run: {reason}")
+    click.echo()

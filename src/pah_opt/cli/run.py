@@ -55,6 +55,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to do when a step brings the model to chance.",
 )
+@click.option(
+    "--ablate", is_flag=True, help="Also measure each recipe after each of its steps, and without each of them."
+)
 @result_options
 def command(
     recipes: tuple[str, ...],
@@ -66,27 +69,33 @@ def command(
     test_limit: int | None,
     calibration_images: int,
     on_collapse: OnCollapse,
+    ablate: bool,
     out: Path,
     save_artifacts: bool,
     full: bool,
     as_json: bool,
 ) -> None:
     """Run each RECIPE (a YAML or JSON file, or a preset) on a model; compare all with the dense one."""
-    from pah_opt.cli._results import show
+    from pah_opt.cli._results import show, show_ablation
     from pah_opt.measure.settings import MeasureSettings
     from pah_opt.progress import default_progress
     from pah_opt.registry import default_registry
     from pah_opt.workflow import Source, run_recipes, write_folder
+    from pah_opt.workflow.ablation import Ablation
 
     read = [default_registry().recipe(recipe) for recipe in recipes]
     source = Source.load(model, data, weights=weights, device=device, train_limit=train_limit, test_limit=test_limit)
+    trains = source.data is not None and source.data.train is not None
+    ablations = [Ablation.of(recipe, source.model, calibration=trains, training=trains) for recipe in read if ablate]
     outcome = run_recipes(
         source,
-        read,
+        [variant for each in ablations for variant in each.variants] or read,
         settings=MeasureSettings() if full else MeasureSettings.quick(),
         progress=default_progress(),
         calibration_images=calibration_images,
         on_collapse=on_collapse,
     )
     write_folder(out, outcome, artifacts=save_artifacts)
+    for each in ablations if not as_json else ():
+        show_ablation(each, outcome.report)
     show(outcome, out, as_json=as_json)
