@@ -77,6 +77,9 @@ def is_compiler_error(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Return the first line that says something, of an exception of torch's compiler."""
+    inner = getattr(error, "inner_exception", None)  # what a backend raised, when one did
+    if isinstance(inner, BaseException):
+        return f"{type(inner).__name__}: {reason_of(inner)}"
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)
 

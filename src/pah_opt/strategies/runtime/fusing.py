@@ -54,6 +54,7 @@ def fuse_attention(model: nn.Module, context: Context) -> nn.Module:
     def switch() -> None:
         for attention in eager:
             _switch(model, attention)
+        context.adapter.sync(model)
 
     _checked(model, context, switch, "fusing attention")
     context.record("fused_blocks", len(eager))
