@@ -84,7 +84,8 @@ def test_torch_prunings_graph_does_the_cutting_in_every_family(family: Any, benc
 @pytest.mark.parametrize(
     "parameters",
     [{"heads": 0.5}, {"mlp": 0.5}, {"head_dims": 0.25}, {"heads": 0.25, "head_dims": 0.5, "mlp": 0.5},
-     {"target": {"macs": 0.6}}, {"target": {"params": 0.7}, "mlp": 0.5}, {"heads": 0.5, "mlp": 0.5, "iterative_steps": 3}],
+     {"target": {"macs": 0.6}}, {"target": {"params": 0.7}, "mlp": 0.5},
+     {"heads": 0.5, "mlp": 0.5, "iterative_steps": 3}],
 )  # fmt: skip
 def test_a_dry_run_predicts_every_shape(family: Any, bench: Any, parameters: dict[str, Any]) -> None:
     model = family(blocks=3)
@@ -265,7 +266,7 @@ def test_labels_beyond_the_classes_are_refused(bench: Any) -> None:
     model = bench.prepared(tiny_vit(classes=2))
     images = bench.images(tiny_vit(classes=10))
     config = StructuredConfig(mlp=0.5, importance="taylor", repair="none")
-    with pytest.raises(DataError, match="labels of .* go from 0 to 9; the model knows 0 to 1"):
+    with pytest.raises(DataError, match=r"labels of .* go from 0 to 9; the model knows 0 to 1"):
         STRATEGY.apply(model, config, bench.context(model, calibration=images))
 
 

@@ -95,7 +95,7 @@ class PruningGraph:
         found = self.cuts(group)
         if not _agrees(found, expected, self._block_of(path)):
             return False
-        with _kept_flags(self.model, found), _quiet():
+        with _kept_flags(self.model), _quiet():
             group.prune(record_history=False)
         return True
 
@@ -128,7 +128,7 @@ class PruningGraph:
             dependency = group[position].dep
             if self._paths.get(dependency.target.module) in own:
                 group[position] = (dependency, [])
-        with _kept_flags(self.model, found), _quiet():
+        with _kept_flags(self.model), _quiet():
             group.prune(record_history=False)
         return set(found)
 
@@ -192,14 +192,12 @@ def _differentiable(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _kept_flags(model: nn.Module, paths: Mapping[str, object]) -> Iterator[None]:
+def _kept_flags(model: nn.Module) -> Iterator[None]:
     """Keep ``requires_grad``: torch-pruning makes new parameters, which always want gradients."""
-    layers = [model.get_submodule(path) for path in paths]
-    flags = [{name: p.requires_grad for name, p in layer.named_parameters(recurse=False)} for layer in layers]
+    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     yield
-    for layer, wanted in zip(layers, flags, strict=True):
-        for name, parameter in layer.named_parameters(recurse=False):
-            parameter.requires_grad_(wanted[name])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(wanted[name])
 
 
 def as_indices(kept: Tensor, width: int) -> list[int]:

@@ -21,6 +21,7 @@ from pah_opt.strategies.structured.weights import linear
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pah_opt.layout import Block
     from pah_opt.optimizer import Context
 
 
@@ -28,38 +29,55 @@ _VECTORS_PER_INPUT = 4
 """Observed vectors per input of a layer from which on its weights are solved for."""
 
 
-@torch.no_grad()
-def refit_readers(
-    dense: nn.Module, narrow: nn.Module, context: Context, *, least_squares: bool, batch_size: int
-) -> None:
-    """Refit every reader of ``narrow``, in place, to what the same layer of ``dense`` returns.
+class Refit:
+    """Refits the readers of a narrowed model to what the same layers of the dense one return.
 
     Args:
-        dense: the model before.
-        narrow: the model after channels were cut.
+        dense: the model before the cut; a copy of its own.
         context: calibration images and adapter.
-        least_squares: refit weights and biases; otherwise biases take up the difference in the mean only.
         batch_size: images per forward pass.
 
     Raises:
         DataError: the images cannot be used.
     """
-    layout = context.adapter.layout(narrow)
-    before = BlockRunner(dense, context.adapter.layout(dense), context.calibration, batch_size=batch_size)
-    after = BlockRunner(narrow, layout, context.calibration, batch_size=batch_size)
-    blocks = list(enumerate(layout.blocks))
-    for index, block in context.progress.track(blocks, "refitting readers", total=len(blocks)):
-        attention, mlp = block.attention, block.mlp
-        for paths in ((attention.query, attention.key, attention.value), (mlp.fc1, mlp.gate)):
-            readers = list(dict.fromkeys(path for path in paths if path is not None))
-            joint = _joint(before, after, index, readers[0])
-            for path in readers:
-                _refit(linear(dense, path), linear(narrow, path), joint, least_squares=least_squares)
-        before.advance(index)
-        after.advance(index)
-    for path in layout.classifiers:
-        joint = _joint_whole(dense, narrow, path, context, batch_size)
-        _refit(linear(dense, path), linear(narrow, path), joint, least_squares=least_squares)
+
+    def __init__(self, dense: nn.Module, context: Context, batch_size: int) -> None:
+        self.dense = dense
+        self.context = context
+        self.batch_size = batch_size
+        self._before = self._runner(dense)
+
+    def _runner(self, model: nn.Module) -> BlockRunner:
+        layout = self.context.adapter.layout(model)
+        return BlockRunner(model, layout, self.context.calibration, batch_size=self.batch_size)
+
+    @torch.no_grad()
+    def apply(self, narrow: nn.Module, *, least_squares: bool) -> None:
+        """Refit every reader of ``narrow`` in place.
+
+        Args:
+            narrow: the model after channels were cut.
+            least_squares: refit weights and biases; otherwise biases take up the difference in the mean only.
+        """
+        layout, before, after = self.context.adapter.layout(narrow), self._before, self._runner(narrow)
+        blocks = list(enumerate(layout.blocks))
+        for index, block in self.context.progress.track(blocks, "refitting readers", total=len(blocks)):
+            for leader, readers in readers_of(block).items():
+                joint = _joint(before, after, index, leader)
+                for path in readers:
+                    _refit(linear(self.dense, path), linear(narrow, path), joint, least_squares=least_squares)
+            before.advance(index)
+            after.advance(index)
+        for path in layout.classifiers:
+            joint = _joint_whole(self.dense, narrow, path, self.context, self.batch_size)
+            _refit(linear(self.dense, path), linear(narrow, path), joint, least_squares=least_squares)
+
+
+def readers_of(block: Block) -> dict[str, list[str]]:
+    """Return the layers of a block that read the same tokens, under the first of them."""
+    attention, mlp = block.attention, block.mlp
+    projections = list(dict.fromkeys((attention.query, attention.key, attention.value)))
+    return {attention.query: projections, mlp.fc1: [mlp.fc1] if mlp.gate is None else [mlp.fc1, mlp.gate]}
 
 
 def _joint(before: BlockRunner, after: BlockRunner, index: int, path: str) -> Covariance:

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from pah_opt.models.calibration import collect_inputs_covariance
 from pah_opt.models.surgery import keep_columns
 from pah_opt.strategies.structured.graph import PruningGraph, as_indices
-from pah_opt.strategies.structured.readers import refit_readers
+from pah_opt.strategies.structured.readers import Refit, readers_of
 from pah_opt.strategies.structured.scores import uniform_random
 from pah_opt.strategies.structured.weights import linear
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pah_opt.layout import Block, Layout
+    from pah_opt.layout import Layout
     from pah_opt.optimizer import Context
     from pah_opt.strategies.structured.config import WidthConfig
 
@@ -36,11 +36,14 @@ def narrow(model: nn.Module, config: WidthConfig, context: Context) -> nn.Module
     repair = ("least-squares" if seen else "none") if config.repair == "auto" else config.repair
     width = kept_width(config, layout.hidden_size, context)
     kept = torch.arange(width) if context.planning else _chosen(model, layout, importance, width, config, context)
-    dense = copy.deepcopy(model) if repair != "none" and not context.planning else None
+    # Reads and checks every calibration image before the cut.
+    refit = (
+        Refit(copy.deepcopy(model), context, config.batch_size) if repair != "none" and not context.planning else None
+    )
     cut_embedding(model, layout, kept, context)
     context.adapter.sync(model)
-    if dense is not None:
-        refit_readers(dense, model, context, least_squares=repair == "least-squares", batch_size=config.batch_size)
+    if refit is not None:
+        refit.apply(model, least_squares=repair == "least-squares")
     context.record("hidden_size", width)
     context.record("requested", {"ratio": config.ratio})
     context.record("removed", round(1 - width / layout.hidden_size, 4))
@@ -169,21 +172,14 @@ def _written_and_read(model: nn.Module, layout: Layout, p: int) -> Tensor:
 
 def _carried(model: nn.Module, layout: Layout, config: WidthConfig, context: Context) -> Tensor:
     """Return for each channel the energy that every reader takes from it on calibration images, as shares."""
-    readers = [path for block in layout.blocks for path in _leaders(block)]
+    readers = [path for block in layout.blocks for path in readers_of(block)]
     seen = collect_inputs_covariance(
         model, layout, readers, context.calibration, batch_size=config.batch_size, progress=context.progress
     )
     total = torch.zeros(layout.hidden_size, dtype=torch.float64)
     for block in layout.blocks:
-        for leader, paths in _leaders(block).items():
+        for leader, paths in readers_of(block).items():
             weights = torch.cat([linear(model, path).weight.detach() for path in paths]).to(seen[leader].mean.dtype)
             energy = (seen[leader].second_moment.diagonal() * weights.square().sum(dim=0)).cpu()
             total += energy / energy.mean()
     return total
-
-
-def _leaders(block: Block) -> dict[str, list[str]]:
-    """Return the layers that read the same tokens, under the first of them."""
-    attention, mlp = block.attention, block.mlp
-    projections = list(dict.fromkeys((attention.query, attention.key, attention.value)))
-    return {attention.query: projections, mlp.fc1: [mlp.fc1] if mlp.gate is None else [mlp.fc1, mlp.gate]}
