@@ -105,5 +105,5 @@ def test_more_pixels_than_fit_in_memory_are_refused_before_they_do_harm(monkeypa
         while True:
             yield PIXELS, LABELS
 
-    with pytest.raises(DataError, match="use pah_opt.data.load_data"):
+    with pytest.raises(DataError, match=r"use pah_opt\.data\.load_data"):
         as_data(endless())

@@ -165,7 +165,7 @@ def test_private_labels_are_refused_with_the_remedy(table: Any, store: Store, pr
 
 
 def test_one_class_is_refused(table: Any, store: Store, processor: Any) -> None:
-    with pytest.raises(DataError, match="all 2 images of .* are of one class"):
+    with pytest.raises(DataError, match=r"all 2 images of .* are of one class"):
         load_data(store(train=table([0, 1]), test=table([1, 1])), processor)
 
 
