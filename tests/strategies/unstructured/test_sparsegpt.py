@@ -10,8 +10,9 @@ from torch import nn
 
 from pah_opt.errors import DataError
 from pah_opt.models.calibration import collect_inputs_covariance
-from pah_opt.strategies.unstructured.blockwise import change_blockwise, inputs_shared
+from pah_opt.strategies.unstructured.blockwise import change_in_order, inputs_shared
 from pah_opt.strategies.unstructured.config import Observation, SparseGptConfig
+from pah_opt.strategies.unstructured.moments import Seen
 from pah_opt.strategies.unstructured.optimizers import MagnitudePruning, SparseGpt, Wanda
 from pah_opt.testing import TINY_MODELS, tiny_vit
 
@@ -104,42 +105,80 @@ def test_the_bias_takes_up_the_change_of_the_mean_output(run: Run, judge: Any) -
     """Of the first layer alone: its inputs are those it was observed on."""
     path = next(n for n, m in judge.dense.named_modules() if isinstance(m, nn.Linear))
     pruned, _ = run(SPARSEGPT, judge.dense, judge.calibration, sparsity=0.8, include=[path], allocation="uniform")
-    outputs = []
-    for model in (judge.dense, pruned):
-        layer = model.get_submodule(path)
-        kept: list[torch.Tensor] = []
-        handle = layer.register_forward_hook(lambda _m, _a, out, kept=kept: kept.append(out))
-        with torch.no_grad():
-            model(judge.calibration.pixel_values)
-        handle.remove()
-        outputs.append(kept[0].flatten(0, -2).mean(dim=0))
-    assert torch.allclose(*outputs, atol=1e-4)
+    pixels = judge.calibration.pixel_values
+    inputs = layer_inputs(judge.dense, path, pixels)
+    dense, ours = (model.get_submodule(path)(inputs).mean(dim=0) for model in (judge.dense, pruned))
+    assert torch.allclose(dense, ours, atol=1e-4)
 
 
-def test_later_layers_are_observed_on_what_pruned_earlier_ones_produce(
-    context: Callable[..., Any], images: Callable[..., Any]
+@pytest.mark.parametrize("paired", [False, True])
+def test_later_layers_are_observed_on_what_changed_earlier_ones_produce(
+    context: Callable[..., Any], images: Callable[..., Any], paired: bool
 ) -> None:
     model = tiny_vit(blocks=3)
-    split, ctx = images(model), context(model)
-    layout = ctx.adapter.layout(model)
-    layers = {block.mlp.fc2: model.get_submodule(block.mlp.fc2) for block in layout.blocks}
-    layers |= {"classifier": model.classifier}
-    dense = collect_inputs_covariance(copy.deepcopy(model), layout, list(layers), split)
-    seen = {}
+    split, given = images(model), copy.deepcopy(model)
+    layout = context(model).adapter.layout(model)
+    paths = [path for block in layout.blocks for path in (block.attention.output, block.mlp.fc2)]
+    layers = {path: model.get_submodule(path) for path in (*paths, "classifier")}
+    dense = collect_inputs_covariance(given, layout, list(layers), split)
+    found: dict[str, Seen] = {}
 
-    def change(group: Any, covariance: Any) -> None:
+    def change(group: Any, seen: Seen) -> None:
         (path,) = group
-        seen[path] = covariance.second_moment.clone()
-        group[path].weight.zero_()
+        found[path] = seen
+        group[path].weight[::2] = 0
 
-    change_blockwise(model, layers, context(model, split), Observation(batch_size=4), change)
+    change_in_order(model, layers, context(model, split), Observation(batch_size=5), change, paired=paired)
     now = collect_inputs_covariance(model, layout, list(layers), split)
-    first, *later = seen
-    assert list(seen) == list(layers)
-    assert torch.allclose(seen[first], dense[first].second_moment)
+    first, *later = found
+    assert list(found) == list(layers)
+    assert torch.allclose(found[first].inputs.matrix, dense[first].matrix)
     for path in later:
-        assert torch.allclose(seen[path], now[path].second_moment, rtol=1e-4, atol=1e-8)
-        assert not torch.allclose(seen[path], dense[path].second_moment, rtol=1e-2)
+        assert torch.allclose(found[path].inputs.matrix, now[path].matrix, rtol=1e-3, atol=1e-6)
+        assert not torch.allclose(found[path].inputs.matrix, dense[path].matrix, rtol=1e-2)
+    for path in paths:
+        known = dense[path].mean if paired else now[path].mean
+        assert torch.allclose(found[path].dense_mean, known, atol=1e-5)
+
+
+def test_the_dense_stream_is_that_of_the_model_as_it_was_given(
+    context: Callable[..., Any], images: Callable[..., Any]
+) -> None:
+    """``E[e x]`` against the same moment, computed from both models' inputs at once."""
+    model = tiny_vit(blocks=2)
+    split, given = images(model), copy.deepcopy(model)
+    layout = context(model).adapter.layout(model)
+    path, last = layout.blocks[0].mlp.fc2, layout.blocks[1].mlp.fc2
+    layers = {p: model.get_submodule(p) for p in (path, last)}
+    found: dict[str, Seen] = {}
+
+    def change(group: Any, seen: Seen) -> None:
+        found.update(dict.fromkeys(group, seen))
+        for layer in group.values():
+            layer.weight[::2] = 0
+
+    change_in_order(model, layers, context(model, split), Observation(batch_size=5), change)
+    inputs, dense = (layer_inputs(m, last, split.pixel_values) for m in (model, given))
+    errors = dense - inputs
+    expected = (errors - errors.mean(0)).T @ (inputs - inputs.mean(0)) / len(inputs)
+    assert found[path].error_moment(centred=True).abs().max() == 0
+    assert torch.allclose(found[last].error_moment(centred=True), expected, atol=1e-6)
+    assert torch.allclose(found[last].error_moment(centred=False), errors.T @ inputs / len(inputs), atol=1e-6)
+
+
+def layer_inputs(model: nn.Module, path: str, pixels: torch.Tensor) -> torch.Tensor:
+    kept: list[torch.Tensor] = []
+    handle = model.get_submodule(path).register_forward_pre_hook(lambda _module, args: kept.append(args[0]))
+    with torch.no_grad():
+        model(pixels)
+    handle.remove()
+    return kept[0].flatten(0, -2)
+
+
+def test_aiming_at_the_dense_outputs_is_better_than_at_each_layers_own(run: Run, judge: Any) -> None:
+    aimed, _ = run(SPARSEGPT, judge.dense, judge.calibration, pattern="1:4")
+    own, _ = run(SPARSEGPT, judge.dense, judge.calibration, pattern="1:4", match_dense=False)
+    assert judge.divergence(aimed) < 0.8 * judge.divergence(own)
 
 
 def test_layers_that_read_the_same_tokens_are_observed_once(context: Callable[..., Any]) -> None:

@@ -181,6 +181,10 @@ class SparseGptConfig(Observation, PruningTarget):
     or `obd` would take from each (see `unstructured-pruning`). The last two look at labels, and let the outputs that
     the loss depends on most keep more weights. A `pattern` is the same everywhere."""
 
+    match_dense: bool = True
+    """Aim at the dense model's outputs, so that each layer also makes up for what layers before it lost; half as much
+    time again."""
+
     @property
     def needs_images(self) -> bool:
         """Always: the repair is made from what layers see."""

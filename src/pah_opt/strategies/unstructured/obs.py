@@ -67,6 +67,22 @@ def _upper_of_inverse(matrix: Tensor) -> Tensor | None:
     return None if failed or not torch.isfinite(upper).all() else upper
 
 
+def towards_dense(weight: Tensor, hessian: Tensor, error: Tensor, ridge: float) -> Tensor:
+    """Return the weights that come closest to the dense model's outputs on inputs that earlier changes have moved.
+
+    With inputs ``x``, dense inputs ``x + e`` and dense weights ``W``, they minimise
+    ``E|W (x + e) - V x|^2 + r |V - W|^2``, so that ``V = W + W E[e x^T] (E[x x^T] + r I)^-1``.
+
+    Args:
+        weight: ``(rows, columns)``.
+        hessian: ``E[x x^T]``, ``(columns, columns)``.
+        error: ``E[e x^T]``, ``(columns, columns)``.
+        ridge: ``r`` as a share of the Hessian's mean diagonal; with too little, few images are learned by heart.
+    """
+    upper = inverse_factor(hessian, ridge).upper
+    return weight + (weight @ error) @ upper.T @ upper
+
+
 def saliency(weight: Tensor, upper: Tensor) -> Tensor:
     """Return what dropping each weight costs once the columns to its right have made up for it, shaped like ``weight``.
 
@@ -77,20 +93,23 @@ def saliency(weight: Tensor, upper: Tensor) -> Tensor:
     return (weight / upper.diagonal()).square()
 
 
-def prune_columns(weight: Tensor, upper: Tensor, choose: Choose, *, block: int, group: int) -> Tensor:
+def prune_columns(
+    weight: Tensor, upper: Tensor, choose: Choose, *, block: int, group: int, held: Tensor | None = None
+) -> Tensor:
     """Drop weights and update the others so that the layer's outputs change least.
 
     Args:
-        weight: ``(rows, columns)``, float32; weights that are zero stay zero.
+        weight: ``(rows, columns)``, float32.
         upper: from :func:`inverse_factor`, ``(columns, columns)``.
         choose: says which weights of the next ``group`` columns go.
         block: columns that are updated together before the rest of the matrix is; a multiple of ``group``.
         group: columns that are chosen together; a whole number of them makes a block.
+        held: weights that go in any case, bool; by default those that are zero already.
 
     Returns:
         The new weights; dropped ones are exactly zero.
     """
-    weight, held = weight.clone(), weight == 0
+    weight, held = weight.clone(), weight == 0 if held is None else held
     for start in range(0, weight.shape[1], block):
         stop = min(start + block, weight.shape[1])
         own = slice(start, stop)

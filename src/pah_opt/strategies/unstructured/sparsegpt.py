@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from pah_opt.strategies.unstructured.allocation import allocate
-from pah_opt.strategies.unstructured.blockwise import change_blockwise
+from pah_opt.strategies.unstructured.blockwise import change_in_order
 from pah_opt.strategies.unstructured.masking import group_mask
-from pah_opt.strategies.unstructured.obs import inverse_factor, prune_columns
+from pah_opt.strategies.unstructured.obs import inverse_factor, prune_columns, saliency, towards_dense
 from pah_opt.strategies.unstructured.prune import smallest_mask
 
 if TYPE_CHECKING:
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from pah_opt.models.calibration import Covariance
     from pah_opt.optimizer import Context
     from pah_opt.strategies.unstructured.allocation import Allocation
     from pah_opt.strategies.unstructured.config import NmPattern, SparseGptConfig
+    from pah_opt.strategies.unstructured.moments import Seen
     from pah_opt.strategies.unstructured.obs import Choose
+
+
+FEEDBACK_RIDGE = 0.3
+"""See :func:`~pah_opt.strategies.unstructured.obs.towards_dense`."""
 
 
 def sparsegpt(model: nn.Module, layers: Mapping[str, nn.Linear], config: SparseGptConfig, context: Context) -> None:
@@ -32,31 +36,40 @@ def sparsegpt(model: nn.Module, layers: Mapping[str, nn.Linear], config: SparseG
     harder: dict[str, float] = {}
     shares = allocate(model, layers, config, context)
 
-    def change(sharing: Mapping[str, nn.Linear], seen: Covariance) -> None:
-        factor = inverse_factor(hessian(seen, centred=_all_biased(sharing)), config.dampening)
+    def change(sharing: Mapping[str, nn.Linear], seen: Seen) -> None:
+        centred = all(layer.bias is not None for layer in sharing.values())
+        factor = inverse_factor(seen.hessian(centred=centred), config.dampening)
         for path, layer in sharing.items():
-            choose = choose_pattern(config.nm) if config.nm else choose_share(path, layer, shares)
-            repair(layer, seen, factor.upper, choose, config)
+            target = target_weight(layer, seen, centred=centred)
+            choose = choose_pattern(config.nm) if config.nm else choose_share(path, target, factor.upper, shares)
+            repair(layer, target, seen, factor.upper, choose, config)
             if factor.dampening != config.dampening:
                 harder[path] = factor.dampening
 
-    change_blockwise(model, layers, context, config, change)
+    change_in_order(model, layers, context, config, change, paired=config.match_dense)
     if harder:
         context.record("dampening_raised", harder)
 
 
-def hessian(seen: Covariance, *, centred: bool) -> Tensor:
-    """Return the second moment of a layer's inputs, float32, about their mean when the bias can take the mean up."""
-    return (seen.matrix if centred else seen.second_moment).float()
+def target_weight(layer: nn.Linear, seen: Seen, *, centred: bool) -> Tensor:
+    """Return the weights to prune, float32: the layer's own, or what makes up for the errors in its inputs."""
+    weight, error = layer.weight.detach().float(), seen.error_moment(centred=centred)
+    if error is None:
+        return weight
+    return towards_dense(weight, seen.hessian(centred=centred), error, FEEDBACK_RIDGE)
 
 
-def repair(layer: nn.Linear, seen: Covariance, upper: Tensor, choose: Choose, config: SparseGptConfig) -> None:
-    """Prune one layer in place; its bias takes up the change of the outputs' mean."""
+def repair(
+    layer: nn.Linear, target: Tensor, seen: Seen, upper: Tensor, choose: Choose, config: SparseGptConfig
+) -> None:
+    """Prune ``target`` into one layer in place; its bias takes up the change of the outputs' mean."""
     old = layer.weight.detach().float()
     group = config.nm.group if config.nm else config.block_size
-    new = prune_columns(old, upper, choose, block=_multiple(config.block_size, group), group=group)
+    block = max(config.block_size // group, 1) * group
+    new = prune_columns(target, upper, choose, block=block, group=group, held=old == 0)
     if layer.bias is not None:
-        layer.bias.add_((old - new).to(seen.mean.dtype) @ seen.mean)
+        wanted, got = (w.to(seen.dense_mean.dtype) @ m for w, m in ((old, seen.dense_mean), (new, seen.inputs.mean)))
+        layer.bias.add_(wanted - got)
     # Last, because ``old`` shares its memory with a float32 weight.
     layer.weight.copy_(new)
 
@@ -66,17 +79,19 @@ def choose_pattern(pattern: NmPattern) -> Choose:
     return lambda scores, _column: group_mask(scores, pattern.kept, pattern.group)
 
 
-def choose_share(path: str, layer: nn.Linear, shares: Allocation) -> Choose:
+def choose_share(path: str, target: Tensor, upper: Tensor, shares: Allocation) -> Choose:
     """Choose the cheapest weights of each group of columns, so that the layer ends with exactly its count of zeros.
 
-    Where it is known how much errors in the layer's outputs matter, that weighs its rows.
+    A first estimate of all costs decides how many go from each group. Where it is known how much errors in the layer's
+    outputs matter, that weighs its rows.
     """
-    columns, count = layer.in_features, shares.counts[path]
-    rows = row_weights(shares.outputs[path]) if path in shares.outputs else torch.ones(1, device=layer.weight.device)
+    known = path in shares.outputs
+    rows = row_weights(shares.outputs[path])[:, None] if known else torch.ones(1, device=target.device)
+    estimate = smallest_mask(saliency(target, upper) * rows, shares.counts[path])
+    before = [0, *estimate.sum(dim=0).cumsum(dim=0).tolist()]
 
     def choose(scores: Tensor, column: int) -> Tensor:
-        end = column + scores.shape[1]
-        return smallest_mask(scores * rows[:, None], end * count // columns - column * count // columns)
+        return smallest_mask(scores * rows, before[column + scores.shape[1]] - before[column])
 
     return choose
 
@@ -89,11 +104,3 @@ def row_weights(outputs: Tensor) -> Tensor:
     """
     floor = 1e-3 * outputs.mean()
     return (outputs + floor).sqrt()
-
-
-def _all_biased(layers: Mapping[str, nn.Linear]) -> bool:
-    return all(layer.bias is not None for layer in layers.values())
-
-
-def _multiple(block: int, group: int) -> int:
-    return max(block // group, 1) * group

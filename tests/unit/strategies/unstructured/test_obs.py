@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pah_opt.errors import DataError
 from pah_opt.strategies.unstructured.masking import group_mask
-from pah_opt.strategies.unstructured.obs import inverse_factor, prune_columns, saliency
+from pah_opt.strategies.unstructured.obs import inverse_factor, prune_columns, saliency, towards_dense
 from pah_opt.strategies.unstructured.prune import smallest_mask
 
 
@@ -124,3 +124,27 @@ def test_a_hessian_of_zeros_is_no_obstacle() -> None:
 def test_a_hessian_that_no_dampening_saves_is_refused_with_the_remedy() -> None:
     with pytest.raises(DataError, match="calibration images"):
         inverse_factor(torch.full((4, 4), torch.nan), 0.01)
+
+
+def test_weights_towards_the_dense_outputs_are_the_least_squares_solution(inputs: Tensor, weight: Tensor) -> None:
+    torch.manual_seed(2)
+    errors = inputs @ (0.1 * torch.randn(32, 32)) + 0.1 * torch.randn_like(inputs)
+    hessian, moved = moment(inputs), errors.T @ inputs / len(inputs)
+    found = towards_dense(weight, hessian, moved, ridge=1e-4)
+    wanted = (inputs + errors) @ weight.T
+    best = torch.linalg.lstsq(inputs, wanted).solution.T
+    distance = (wanted - inputs @ found.T).square().sum()
+    assert distance == pytest.approx(float((wanted - inputs @ best.T).square().sum()), rel=1e-2)
+    assert distance < 0.9 * (wanted - inputs @ weight.T).square().sum()
+
+
+def test_without_errors_the_weights_towards_the_dense_outputs_are_the_weights(inputs: Tensor, weight: Tensor) -> None:
+    assert torch.equal(towards_dense(weight, moment(inputs), torch.zeros(32, 32), ridge=0.1), weight)
+
+
+def test_held_weights_go_whatever_they_are(inputs: Tensor, weight: Tensor) -> None:
+    held = torch.zeros_like(weight, dtype=torch.bool)
+    held[:, ::4] = True
+    new = prune_columns(weight, inverse_factor(moment(inputs), 0.01).upper, half, block=16, group=16, held=held)
+    assert (new[held] == 0).all()
+    assert int((new == 0).sum()) == weight.numel() // 2
