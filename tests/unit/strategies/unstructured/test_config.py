@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
+from pah_opt.strategies.unstructured import pah_opt_optimizers
 from pah_opt.strategies.unstructured.config import (
     MagnitudeConfig,
     NmPattern,
@@ -77,3 +81,28 @@ def test_every_parameter_is_described(config: type) -> None:
 def test_semi_structured_hands_its_choice_on() -> None:
     pruning = SemiStructuredConfig(include=("attention",), images=7, dampening=0.5).pruning
     assert (pruning.pattern, pruning.include, pruning.images, pruning.dampening) == ("2:4", ("attention",), 7, 0.5)
+
+
+def test_declaring_and_describing_the_strategies_loads_no_torch() -> None:
+    code = (
+        "import sys, pah_opt.strategies.unstructured as room\n"
+        "for optimizer in room.pah_opt_optimizers():\n"
+        "    config = optimizer.config_type()\n"
+        "    for ask in (optimizer.tags, optimizer.needs, optimizer.expects, optimizer.alignment):\n"
+        "        ask(config)\n"
+        "print(sorted({'torch', 'transformers', 'accelerate'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_names_are_those_that_recipes_use() -> None:
+    names = [optimizer.name for optimizer in pah_opt_optimizers()]
+    assert names == [
+        "magnitude-pruning",
+        "unstructured-pruning",
+        "wanda",
+        "sparsegpt",
+        "semi-structured",
+        "gradual-pruning",
+    ]
