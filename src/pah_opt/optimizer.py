@@ -20,6 +20,7 @@ State tags that the built-in strategies use (a plugin may add its own):
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -148,8 +149,13 @@ class Context:
     achieved: dict[str, Any] = field(default_factory=dict)
 
     def record(self, name: str, value: Any) -> None:
-        """Report an achieved figure (JSON data), such as ``record("sparsity", 0.5)``."""
-        self.achieved[name] = value
+        """Report an achieved figure (JSON data), such as ``record("sparsity", 0.5)``; tuples become lists.
+
+        Raises:
+            TypeError: ``value`` is not JSON data.
+            ValueError: ``value`` holds NaN or infinity.
+        """
+        self.achieved[name] = json.loads(json.dumps(value, allow_nan=False))
 
 
 @runtime_checkable

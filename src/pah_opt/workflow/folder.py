@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pah_opt.report import Curve
-from pah_opt.report.files import write
+from pah_opt.report.folder import write_report
 from pah_opt.report.plots import save_curve, save_tradeoff
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ def write_folder(
         ArtifactError: a model cannot be saved.
     """
     report = outcome.report.with_curves(**{**(curves or {}), **_recovery_curves(outcome)})
-    report.save(folder / "report.json")
-    write(folder / "report.md", report.to_markdown())
-    write(folder / "report.csv", report.to_csv())
-    write(folder / "report.html", report.to_html())
+    write_report(report, folder)
     save_tradeoff(report, folder / "accuracy-size.png", against="size")
     for title, curve in report.curves.items():
         save_curve(curve, folder / f"{title.replace(' ', '-')}.png", title=title)
