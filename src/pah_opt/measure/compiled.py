@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from torch import nn
 
 CUDA_GRAPHS = "triton.cudagraphs"
 
@@ -26,15 +26,22 @@ def uses_cuda_graphs(model: nn.Module) -> bool:
 def _configs(model: nn.Module) -> Iterator[Mapping[str, Any]]:
     """Yield the compiler settings of every compiled module."""
     for module in model.modules():
-        context = getattr(module, "dynamo_ctx", None)  # what torch.compile(module) returns
-        if context is not None:
+        if (context := getattr(module, "dynamo_ctx", None)) is not None:  # what torch.compile(module) returns
             yield _config(context)
         if (call := getattr(module, "_compiled_call_impl", None)) is not None:  # what module.compile() sets
-            yield from (_config(cell.cell_contents) for cell in call.__closure__ or () if _is_context(cell))
+            yield from _found_in(call, depth=3)
 
 
-def _is_context(cell: Any) -> bool:
-    return hasattr(cell.cell_contents, "compiler_config")
+def _found_in(thing: Any, depth: int) -> Iterator[Mapping[str, Any]]:
+    """Look for torch's context in a compiled call: in what it closes over, or in the attributes of a wrapper."""
+    if hasattr(thing, "compiler_config"):
+        yield _config(thing)
+    elif depth and not isinstance(thing, nn.Module):
+        held = [cell.cell_contents for cell in getattr(thing, "__closure__", None) or ()]
+        held += list(getattr(thing, "__dict__", {}).values())
+        for inner in held:
+            if callable(inner) or hasattr(inner, "compiler_config"):
+                yield from _found_in(inner, depth - 1)
 
 
 def _config(context: Any) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import pah_opt
 from pah_opt.errors import ArtifactError
 from pah_opt.measure import environment, memory, provenance
 from pah_opt.measure.blocks import block_map
@@ -256,3 +257,12 @@ def test_compile_modes_are_recognised(mode: str, model: nn.Module) -> None:
 def test_an_eager_model_is_said_to_be(model: nn.Module) -> None:
     assert compile_mode(model) == "eager"
     assert not uses_cuda_graphs(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["default", "max-autotune-no-cudagraphs"])
+def test_what_the_compile_step_makes_is_recognised(mode: str, model: nn.Module) -> None:
+    step = pah_opt.Step.of("compile", mode=mode)
+    artifact = pah_opt.apply(model, pah_opt.Recipe(steps=(step,)))
+    assert compile_mode(artifact.model) == mode
+    assert compile_mode(model) == "eager"
