@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pah_opt.adapt.config import AdaptConfig, Mode
 from pah_opt.adapt.evaluation import Score, evaluate
 from pah_opt.adapt.heads import replace_head
-from pah_opt.adapt.isolation import restored_flags, restored_randomness
+from pah_opt.adapt.isolation import restored_flags, restored_randomness, seed_all
 from pah_opt.adapt.modes import Work, run
 from pah_opt.adapt.processes import Processes
 from pah_opt.data import as_data, check_input, label_names, training_images, validation_split
@@ -135,6 +135,7 @@ def adapt(
         check_input(split, adapter.layout(own))
     started = time.perf_counter()
     with restored_randomness(), restored_flags(own):
+        seed_all(seed)  # peft draws its first terms from torch's global generator
         if label_names(own) != parts.test.class_names:
             replace_head(own, adapter, parts.test.class_names, seed)
         processes = Processes(next(own.parameters()).device, config.mixed_precision)

@@ -60,7 +60,7 @@ class TrainResult:
 
     def to_data(self) -> dict[str, Any]:
         """Return everything as JSON data."""
-        return asdict(self)
+        return {**asdict(self), "history": [asdict(epoch) for epoch in self.history], "losses": list(self.losses)}
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> TrainResult:

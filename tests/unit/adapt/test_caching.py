@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pah_opt.adapt import Augmentation
+from pah_opt.adapt.caching import HiddenStates, Views
+from pah_opt.adapt.hidden import HiddenSplit, inputs_of
+from pah_opt.adapt.processes import Processes
+from pah_opt.data import TensorSplit
+from pah_opt.errors import DataError
+from pah_opt.layout import ModelAdapter
+
+Make = Callable[..., HiddenStates]
+
+
+@pytest.fixture
+def make(model: nn.Module, adapter: ModelAdapter) -> Make:
+    def states(**options: Any) -> HiddenStates:
+        return HiddenStates(model, adapter.layout(model), 1, Processes(torch.device("cpu"), "no"), **options)
+
+    return states
+
+
+def values(split: HiddenSplit) -> torch.Tensor:
+    return torch.cat([batch.pixel_values for batch in split.batches(20)])
+
+
+@pytest.mark.parametrize("where", ["memory", "temporary file", "folder"])
+def test_states_are_the_inputs_of_the_block(
+    make: Make, model: nn.Module, train: TensorSplit, tmp_path: Path, where: str
+) -> None:
+    options: dict[str, Any] = {"memory": {}, "temporary file": {"memory_bytes": 10}, "folder": {"folder": tmp_path}}[
+        where
+    ]
+    expected = inputs_of(model.get_submodule("vit.layers.1"), model, train.pixel_values)
+    with make(**options).of(train, Views()) as split:
+        torch.testing.assert_close(values(split), expected, atol=2e-3, rtol=1e-3)
+        assert torch.equal(split.labels, train.labels)
+
+
+def test_temporary_file_is_removed(
+    make: Make, train: TensorSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with make(memory_bytes=10).of(train, Views()):
+        assert len(list(tmp_path.glob("pah-opt-*/*.npy"))) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_keeps_states_for_the_next_run(
+    make: Make, model: nn.Module, train: TensorSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make(folder=tmp_path).of(train, Views()) as split:
+        first = values(split)
+    monkeypatch.setattr(HiddenStates, "_fill", lambda *_: pytest.fail("computed again"))
+    with make(folder=tmp_path).of(train, Views()) as split:
+        assert torch.equal(values(split), first)
+
+
+@pytest.mark.parametrize("change", ["weights", "images", "views", "seed", "augmentation"])
+def test_states_of_something_else_are_not_taken(
+    make: Make, model: nn.Module, train: TensorSplit, tmp_path: Path, change: str
+) -> None:
+    how = Augmentation(flip=True)
+    with make(folder=tmp_path).of(train, Views(how, 1, 0)) as split:
+        fingerprint = split.fingerprint
+    if change == "weights":
+        with torch.no_grad():
+            model.get_submodule("vit.layers.0.mlp.fc1").get_parameter("bias").add_(0.1)
+    views = {"views": Views(how, 2, 0), "seed": Views(how, 1, 1), "augmentation": Views(Augmentation(crop=0.1), 1, 0)}
+    images = train.subset(range(24)) if change == "images" else train
+    with make(folder=tmp_path).of(images, views.get(change, Views(how, 1, 0))) as split:
+        assert split.fingerprint != fingerprint
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_half_written_states_are_computed_again(make: Make, train: TensorSplit, tmp_path: Path) -> None:
+    with make(folder=tmp_path).of(train, Views()) as split:
+        first = values(split)
+    (whole,) = tmp_path.iterdir()
+    whole.rename(whole.with_suffix(".partial.npy"))
+    with make(folder=tmp_path).of(train, Views()) as split:
+        assert torch.equal(values(split), first)
+
+
+def test_augmented_views_differ_and_are_seeded(make: Make, train: TensorSplit) -> None:
+    how = Augmentation(flip=True, crop=0.25)
+    with make().of(train, Views(how, 2, 3)) as one, make().of(train, Views(how, 2, 3)) as same:
+        first, second = (values(one.at_epoch(epoch)) for epoch in (0, 1))
+        assert torch.equal(first, values(same.at_epoch(0)))
+        assert torch.equal(second, values(same.at_epoch(1)))
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
+def test_large_states_are_stored_in_full_precision(make: Make, model: nn.Module, train: TensorSplit) -> None:
+    with torch.no_grad():
+        model.get_submodule("vit.layers.0.mlp.fc2").get_parameter("bias").fill_(1e5)
+    expected = inputs_of(model.get_submodule("vit.layers.1"), model, train.pixel_values)
+    with make().of(train, Views()) as split:
+        torch.testing.assert_close(values(split), expected)
+
+
+def test_full_disk_is_named_before_anything_is_computed(
+    make: Make, train: TensorSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=100))
+    monkeypatch.setattr(HiddenStates, "_fill", lambda *_: pytest.fail("computed"))
+    states = make(folder=tmp_path).of(train, Views())
+    with pytest.raises(DataError, match=r"need 0.0 GB .* name a folder with more room, .*cache=False"), states:
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_processes_need_a_folder(make: Make, train: TensorSplit) -> None:
+    states = make()
+    states.processes.count = 2
+    with pytest.raises(DataError, match="several processes share cached hidden states"), states.of(train, Views()):
+        pass
