@@ -45,7 +45,8 @@ class Inspection:
             "verified": self.verified,
             "total_bytes": self.total_bytes,
             "files": {name: record.bytes for name, record in self.manifest.files.items()},
-            **self.description.model_dump(mode="json", by_alias=True, exclude={"structure"}),
+            **self.description.model_dump(mode="json", exclude={"structure", "recipe"}),
+            "recipe": self.description.recipe.to_data(),
         }
 
 

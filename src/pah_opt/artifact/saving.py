@@ -57,9 +57,9 @@ def save(
     try:
         with replace_folder(path, overwrite=overwrite, may_replace=_must_be_artifact) as new:
             writer.write(new)
-    except FileExistsError as error:
-        raise ArtifactError(f"{path} exists already; pass overwrite=True to replace an artifact there") from error
     except OSError as error:
+        if isinstance(error, FileExistsError) and path.exists():
+            raise ArtifactError(f"{path} exists already; pass overwrite=True to replace an artifact there") from error
         raise ArtifactError(f"the artifact could not be written to {path}: {error.strerror or error}") from error
     return path
 
