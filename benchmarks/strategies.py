@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import pah_opt
-from pah_opt import Recipe, Step
+from pah_opt import Data, Recipe, Step
 from pah_opt.measure.accuracy import Predictions, predict
 from pah_opt.measure.paired import compare_predictions
 from pah_opt.models.finding import find_adapter
@@ -82,14 +82,16 @@ def structured() -> list[Row]:
     """Heads, units and blocks."""
     half: dict[str, Any] = {"target": {"macs": 0.5}}
     light: dict[str, Any] = {"target": {"macs": 0.75}}
+    bare: dict[str, Any] = {"importance": "magnitude", "repair": "none"}
+    prune, recover = "structured-pruning", Step.of("recover", **RECOVER)
     return [
-        Row("structured", "75% of MACs", "magnitude", None, (Step.of("structured-pruning", **light, importance="magnitude", repair="none"),)),
-        Row("structured", "75% of MACs", "surgeon + repair", None, (Step.of("structured-pruning", **light),)),
-        Row("structured", "50% of MACs", "magnitude", None, (Step.of("structured-pruning", **half, importance="magnitude", repair="none"),)),
-        Row("structured", "50% of MACs", "surgeon + repair", None, (Step.of("structured-pruning", **half),)),
-        Row("structured", "50% of MACs", "surgeon + repair + recover", 2.0, (Step.of("structured-pruning", **half), Step.of("recover", **RECOVER))),
+        Row("structured", "75% of MACs", "magnitude", None, (Step.of(prune, **light, **bare),)),
+        Row("structured", "75% of MACs", "surgeon + repair", None, (Step.of(prune, **light),)),
+        Row("structured", "50% of MACs", "magnitude", None, (Step.of(prune, **half, **bare),)),
+        Row("structured", "50% of MACs", "surgeon + repair", None, (Step.of(prune, **half),)),
+        Row("structured", "50% of MACs", "surgeon + repair + recover", 2.0, (Step.of(prune, **half), recover)),
         Row("depth", "2 of 12 blocks", "similarity + repair", None, (Step.of("depth-pruning", count=2),)),
-    ]  # fmt: skip
+    ]
 
 
 def quantized() -> list[Row]:
@@ -129,19 +131,18 @@ SECTIONS = {"quantized": quantized, "unstructured": unstructured, "structured": 
 class Bench:
     """Runs rows and keeps the results file."""
 
-    def __init__(self, source: Source, results: Path, calibration: int) -> None:
-        self.source, self.results, self.calibration = source, results, calibration
+    def __init__(self, source: Source, data: Data, results: Path, calibration: int) -> None:
+        self.source, self.data, self.results, self.calibration = source, data, results, calibration
         self.adapter = find_adapter(source.model, default_registry().adapters)
         self.rows: dict[str, Any] = json.loads(results.read_text())["rows"] if results.exists() else {}
         self.dense: dict[bool, Predictions] = {}
 
     def predictions(self, model: torch.nn.Module, *, compiled: bool) -> Predictions:
         """Classify the test images, one way or the other."""
-        assert self.source.data is not None
         precision: AbstractContextManager[Any] = nullcontext() if compiled else torch.autocast("cpu", torch.bfloat16)
         runnable = torch.compile(model) if compiled else model
         with precision:
-            return predict(runnable, self.adapter, self.source.data.test, batch_size=50)
+            return predict(runnable, self.adapter, self.data.test, batch_size=50)
 
     def baseline(self, *, compiled: bool) -> Predictions:
         """The dense model, evaluated the same way, once."""
@@ -151,13 +152,12 @@ class Bench:
 
     def run(self, row: Row) -> None:
         """Run one row unless it is there already, and write the results file."""
-        assert self.source.data is not None
-        key = f"{row.recipe.sha256[:16]}-{self.source.data.test.fingerprint[:16]}"
+        key = f"{row.recipe.sha256[:16]}-{self.data.test.fingerprint[:16]}"
         if key in self.rows:
             return
         started = time.perf_counter()
         artifact = pah_opt.apply(
-            self.source.model, row.recipe, self.source.data, calibration_images=self.calibration, on_collapse="ignore",
+            self.source.model, row.recipe, self.data, calibration_images=self.calibration, on_collapse="ignore",
             progress=default_progress(),
         )  # fmt: skip
         made = time.perf_counter() - started
@@ -176,9 +176,10 @@ class Bench:
 
     def save(self) -> None:
         """Write everything measured so far."""
-        assert self.source.data is not None
         head = {
-            "model": Path(self.source.name).name, "test": self.source.data.test.name, "threads": torch.get_num_threads(),
+            "model": Path(self.source.name).name,
+            "test": self.data.test.name,
+            "threads": torch.get_num_threads(),
             "torch": torch.__version__, "calibration_images": self.calibration,
             "dense_file_bytes": stored_bytes(self.source.model),
         }  # fmt: skip
@@ -197,7 +198,7 @@ def table(results: dict[str, Any]) -> str:
     for row in results["rows"].values():
         low, high = row["paired"]["top1_ci95_pp"]
         delta, limit = row["paired"]["top1_delta_pp"], row["limit_pp"]
-        aim = "" if limit is None else f"≥ −{limit:g} {'✓' if delta >= -limit - 1e-9 else '✗'}"
+        aim = "" if limit is None else f"≥ -{limit:g} {'✓' if delta >= -limit - 1e-9 else '✗'}"
         zeros = "" if row["params_nonzero"] is None else f"{row['params_nonzero'] / row['params']:.0%}"
         lines.append(
             f"| {row['family']} | {row['strength']} | {row['method']} | {row['top1']:.2%} | {delta:+.2f} ({low:+.2f} … "
@@ -219,7 +220,9 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=TABLE)
     options = parser.parse_args()
     source = Source.load(options.model, options.data, train_limit=options.train_limit, test_limit=options.test_limit)
-    bench = Bench(source, options.results, options.calibration)
+    if source.data is None:
+        parser.error("there are no images")
+    bench = Bench(source, source.data, options.results, options.calibration)
     for section in options.sections:
         for row in SECTIONS[section]():
             bench.run(row)

@@ -16,9 +16,8 @@ import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch_pruning
@@ -31,6 +30,9 @@ from pah_opt.models.quiet import quiet_transformers
 from pah_opt.optimizer import Context
 from pah_opt.strategies.structured.config import StructuredConfig
 from pah_opt.strategies.structured.strategy import StructuredPruning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEADS, MLP = 0.25, 0.5
 RESULTS = Path(__file__).parent / "results" / "structured_speed.json"

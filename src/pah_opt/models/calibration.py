@@ -121,13 +121,14 @@ def _first(output: Any) -> Tensor:
 class _CovarianceCollector:
     """Gathers one Covariance per watched path."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Mapping[str, Tensor] | None = None) -> None:
         self.found: dict[str, Covariance] = {}
+        self.weights = weights or {}
 
     def see(self, path: str, inputs: Tensor) -> None:
         if path not in self.found:
             self.found[path] = Covariance(inputs.shape[-1], inputs.device)
-        self.found[path].update(inputs)
+        self.found[path].update(inputs, self.weights.get(path))
 
     def result(self, paths: Sequence[str]) -> dict[str, Covariance]:
         _require_seen(self.found, paths)
@@ -271,14 +272,21 @@ class BlockRunner:
             _require_seen(seen, paths)
             yield dict(seen)
 
-    def covariances(self, index: int, paths: Sequence[str]) -> dict[str, Covariance]:
+    def covariances(
+        self, index: int, paths: Sequence[str], weights: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Covariance]:
         """Observe what goes into modules inside block ``index``, leaving the cache as it is.
+
+        Args:
+            index: of the block.
+            paths: modules to observe.
+            weights: how much each token counts, ``(tokens,)``, for some of the paths.
 
         Raises:
             DataError: activations are not finite.
             UnsupportedModelError: a path did not run as a module.
         """
-        collector = _CovarianceCollector()
+        collector = _CovarianceCollector(weights)
         for batch in self.inputs(index, paths):
             for path, inputs in batch.items():
                 collector.see(path, inputs)

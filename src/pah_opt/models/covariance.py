@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Covariance:
-    """Streaming mean and second moments of vectors.
+    """Streaming mean and second moments of vectors, each with a weight if wanted.
 
     Sums are taken about the first batch's mean and kept in float64 (float32 where the device has no float64), so that
     activations with a large mean lose no digits.
@@ -21,6 +21,9 @@ class Covariance:
         device = torch.device(device)
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.count = 0
+        """Vectors seen."""
+        self.mass = 0.0
+        """Sum of their weights."""
         self._shift: Tensor | None = None
         self._total = torch.zeros(width, dtype=dtype, device=device)
         self._moment = torch.zeros(width, width, dtype=dtype, device=device)
@@ -30,15 +33,27 @@ class Covariance:
         """Length of a vector."""
         return self._total.numel()
 
-    def update(self, vectors: Tensor) -> None:
-        """Add vectors, ``(..., width)`` of any floating-point type."""
+    def update(self, vectors: Tensor, weights: Tensor | None = None) -> None:
+        """Add vectors.
+
+        Args:
+            vectors: ``(..., width)`` of any floating-point type.
+            weights: how much each counts; broadcast to ``(...)``. One each by default.
+        """
         rows = vectors.detach().reshape(-1, self.width).float()
         if self._shift is None:
             self._shift = rows.mean(dim=0)
         rows = rows - self._shift
         self.count += rows.shape[0]
-        self._total += rows.sum(dim=0).to(self._total.dtype)
-        self._moment += (rows.T @ rows).to(self._moment.dtype)
+        scaled = rows
+        if weights is not None:
+            column = weights.to(rows.device, rows.dtype).expand(vectors.shape[:-1]).reshape(-1, 1)
+            self.mass += float(column.sum())
+            scaled = column * rows
+        else:
+            self.mass += rows.shape[0]
+        self._total += scaled.sum(dim=0).to(self._total.dtype)
+        self._moment += (scaled.T @ rows).to(self._moment.dtype)
 
     @property
     def mean(self) -> Tensor:
@@ -47,9 +62,9 @@ class Covariance:
 
     @property
     def matrix(self) -> Tensor:
-        """Covariance about the mean (divided by ``count``), ``(width, width)``."""
+        """Covariance about the mean (divided by ``mass``), ``(width, width)``."""
         mean = self._relative_mean
-        return self._moment / max(self.count, 1) - torch.outer(mean, mean)
+        return self._moment / (self.mass or 1.0) - torch.outer(mean, mean)
 
     @property
     def second_moment(self) -> Tensor:
@@ -63,7 +78,7 @@ class Covariance:
 
     @property
     def _relative_mean(self) -> Tensor:
-        return self._total / max(self.count, 1)
+        return self._total / (self.mass or 1.0)
 
     @property
     def _origin(self) -> Tensor:

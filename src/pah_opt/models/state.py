@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,14 +50,19 @@ def stored_type(module: nn.Module) -> str | None:
 
 
 def _subclass_type(weight: Any) -> str:
-    if "SemiStructured" in type(weight).__name__:
+    """Name the type a tensor subclass stores: as it declares, else by its name, else by the tensors inside."""
+    kind = type(weight).__name__
+    if "SemiStructured" in kind:
         return "2:4"
+    if isinstance(target := getattr(weight, "target_dtype", None), torch.dtype):
+        return str(target).removeprefix("torch.")
+    if isinstance(bits := getattr(weight, "bit_width", None), int):
+        return f"int{bits}"
+    if match := re.search(r"(Int|Float|NF)(\d+)", kind):
+        return match.group(1).lower().replace("float", "fp") + match.group(2)
     names, _ = weight.__tensor_flatten__()
-    kinds = [getattr(weight, name).dtype for name in names]
-    bits = next((kind for kind in kinds if not kind.is_floating_point or kind.itemsize == 1), None)
-    if "Int4" in type(weight).__name__ or bits is None:
-        return "int4" if "Int4" in type(weight).__name__ else "packed"
-    return "fp8" if bits.is_floating_point else "int8"
+    inner = {getattr(weight, name).dtype for name in names}
+    return "int8" if torch.int8 in inner else "packed"
 
 
 def _has_values(model: nn.Module) -> bool:

@@ -60,11 +60,11 @@ def run_recipes(
     progress = progress or Progress()
     artifacts: dict[str, Artifact] = {}
     failures: dict[str, PahOptError] = {}
-    origin = {"source": source.name, "weights_origin": source.weights_origin}
+    options |= {"source": source.name, "weights_origin": source.weights_origin, "progress": progress}
     for recipe in recipes:
         progress.message(f"running {recipe.name}: {recipe.description or ', '.join(s.use for s in recipe.steps)}")
         try:
-            artifacts[recipe.name] = apply(source.model, recipe, source.data, progress=progress, **origin, **options)
+            artifacts[recipe.name] = apply(source.model, recipe, source.data, **options)
         except PahOptError as error:
             failures[recipe.name] = error
             progress.message(f"{recipe.name} failed: {error}")

@@ -58,7 +58,7 @@ def test_fp16_refuses_weights_that_overflow_by_name(apply: Apply) -> None:
     with torch.no_grad():
         model.classifier.weight[0, 0] = 1e5
     with pytest.raises(
-        (StepFailedError, UnsupportedModelError), match="values of classifier.weight do not fit into float16.*bf16"
+        (StepFailedError, UnsupportedModelError), match=r"values of classifier.weight do not fit into float16.*bf16"
     ):
         apply(model, "cast", dtype="fp16")
     assert apply(model, "cast", dtype="bf16").model.classifier.weight.dtype == torch.bfloat16
@@ -91,7 +91,7 @@ def test_zeros_stay_zeros(apply: Apply) -> None:
 def test_only_a_plain_convolution_can_be_made_to_cast() -> None:
     model = tiny_vit()
     with pytest.raises(
-        UnsupportedModelError, match="classifier is a Linear; a model whose patch embedding is an nn.Conv2d"
+        UnsupportedModelError, match=r"classifier is a Linear; a model whose patch embedding is an nn.Conv2d"
     ):
         cast_inputs_of(model, "classifier")
     projection = "vit.embeddings.patch_embeddings.projection"

@@ -116,7 +116,7 @@ def test_failing_to_compile_is_an_error_that_names_the_reason_and_the_way_out(
     apply: Apply, broken_backend: str
 ) -> None:
     model = tiny_vit()
-    with pytest.raises(UnsupportedModelError, match="this graph cannot be built.*set on_failure: eager") as caught:
+    with pytest.raises(UnsupportedModelError, match=r"this graph cannot be built.*set on_failure: eager") as caught:
         apply(model, "compile", backend=broken_backend)
     assert caught.value.__cause__ is not None
     assert model._compiled_call_impl is None
@@ -192,7 +192,7 @@ def test_code_that_computes_something_else_is_refused(apply: Apply, monkeypatch:
         return lambda *args: [output * 1.5 for output in graph.forward(*args)]
 
     torch._dynamo.register_backend(wrong, name="wrong")
-    with pytest.raises(UnsupportedModelError, match="compiling changed the logits by 0.5"):
+    with pytest.raises(UnsupportedModelError, match=r"compiling changed the logits by 0.5"):
         apply(tiny_vit(), "compile", backend="wrong")
 
 
@@ -229,8 +229,14 @@ def test_quantized_cast_and_pruned_models_can_be_compiled(apply: Apply) -> None:
         assert apply(tiny_vit(), first, last).steps[1].achieved["compiled"]
 
 
-@pytest.mark.parametrize(("parameters", "message"), [({"backend": "nonsense"}, "backend is 'nonsense'; allowed here: .*inductor"),
-                                                    ({"mode": "fast"}, "max-autotune"), ({"dynamic": "x"}, "dynamic")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"backend": "nonsense"}, "backend is 'nonsense'; allowed here: .*inductor"),
+        ({"mode": "fast"}, "max-autotune"),
+        ({"dynamic": "x"}, "dynamic"),
+    ],
+)
 def test_parameters_that_mean_nothing_are_refused(parameters: dict[str, Any], message: str, apply: Apply) -> None:
     with pytest.raises(RecipeError, match=message):
         apply(tiny_vit(), "compile", **parameters)

@@ -96,7 +96,7 @@ def test_a_model_with_one_product_already_is_refused(apply: Apply) -> None:
 def test_attention_with_norms_in_between_is_refused_by_path(apply: Apply) -> None:
     model = tiny_vit()
     model.vit.layers[1].attention.q_norm = torch.nn.LayerNorm(8)
-    with pytest.raises(RecipeError, match="vit.layers.1.attention .* also applies q_norm"):
+    with pytest.raises(RecipeError, match=r"vit.layers.1.attention .* also applies q_norm"):
         apply(model, "fused-qkv")
 
 
@@ -124,7 +124,7 @@ def test_narrowed_heads_stay_narrow_when_fused(apply: Apply) -> None:
 
 def test_a_change_of_the_logits_beyond_rounding_is_refused(apply: Apply, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(agreement.TOLERANCE, torch.float32, -1.0)
-    with pytest.raises(UnsupportedModelError, match="fusing query, key and value changed the logits by .* at most -1"):
+    with pytest.raises(UnsupportedModelError, match=r"fusing query, key and value changed the logits by .* at most -1"):
         apply(tiny_vit(), "fused-qkv")
 
 

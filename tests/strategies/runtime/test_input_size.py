@@ -78,7 +78,8 @@ def test_steps_after_it_see_images_of_the_new_size(apply: Apply) -> None:
     [(tiny_vit(), 30, "height 30 is not a multiple of the model's patch of 8 pixels; the nearest is 32"),
      (tiny_vit(), [32, 12], "width 12 is not a multiple"), (tiny_vit(), 32, "takes 32x32 pixels already"),
      (tiny_dinov2(), [16, 32], "hf-dinov2 models take square images only, not 16x32"),
-     (tiny_vit(), 0, "with.size: got 0; allowed: whole number > 0"), (tiny_vit(), "big", "size"), (tiny_vit(), 100_000, "16384")],
+     (tiny_vit(), 0, "with.size: got 0; allowed: whole number > 0"), (tiny_vit(), "big", "size"),
+     (tiny_vit(), 100_000, "16384")],
 )  # fmt: skip
 def test_a_size_that_does_not_fit_is_refused_before_anything_changes(
     model: nn.Module, size: Any, message: str, apply: Apply

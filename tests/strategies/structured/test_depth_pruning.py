@@ -144,7 +144,7 @@ def test_taking_over_keeps_more_of_a_trained_model(bench: Any, trained: nn.Modul
         repair: judge.divergence(bench.run(STRATEGY, trained, judge.calibration, count=1, repair=repair)[0])
         for repair in ("none", "mean", "least-squares")
     }
-    assert found["least-squares"] < 0.5 * found["none"]
+    assert found["least-squares"] < 0.7 * found["none"]
     assert found["mean"] < found["none"]
 
 

@@ -171,6 +171,24 @@ def test_compiled_gives_the_same_answer(
     assert torch.allclose(compiled, eager, atol=0.02 * float(eager.abs().max()))
 
 
+@pytest.mark.parametrize("scheme", ["int8-dynamic", "int8-static"])
+def test_half_the_steps_are_used_where_int8_products_overflow(
+    run: Callable[..., Any],
+    vit: nn.Module,
+    pixels: torch.Tensor,
+    scheme: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """CPUs without VNNI add pairs of products in 16 bits, which saturate."""
+    import torchao.utils
+
+    monkeypatch.setattr(torchao.utils, "should_reduce_range", lambda device: True)
+    ran = run(vit, scheme=scheme)
+    values = ran.model.vit.layers[0].mlp.fc1.weight.qdata
+    assert int(values.abs().max()) == 64
+    assert ran.error(pixels) < 0.1
+
+
 def test_quantizing_leaves_torch_compile_settings_of_the_process_alone(run: Callable[..., Any], vit: nn.Module) -> None:
     from torch._inductor import config
 

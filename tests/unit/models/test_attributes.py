@@ -10,10 +10,19 @@ import pytest
 import torch
 from torch import nn
 
+from pah_opt.errors import UnsupportedModelError
 from pah_opt.models.adapters.huggingface import UNEVEN
 from pah_opt.models.narrowing import keep_head_dims, keep_heads, keep_units
 from pah_opt.models.surgery import keep_columns, keep_rows, remove_blocks
-from pah_opt.testing import tiny_deit, tiny_dinov2, tiny_images, tiny_timm_vit, tiny_torchvision_vit, tiny_vit
+from pah_opt.testing import (
+    tiny_deit,
+    tiny_dinov2,
+    tiny_images,
+    tiny_legacy_vit,
+    tiny_timm_vit,
+    tiny_torchvision_vit,
+    tiny_vit,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,6 +127,33 @@ def test_a_scale_of_ones_own_is_folded_into_the_queries_so_that_logits_stay(make
     found = make_case(model)
     assert model.vit.layers[0].attention.scaling == pytest.approx(8**-0.5)
     torch.testing.assert_close(found.logits(), before)
+
+
+def test_a_scale_is_folded_into_the_norm_of_the_queries_where_there_is_one(make_case: Callable[..., Case]) -> None:
+    model = tiny_timm_vit(qk_norm=True)
+    model.blocks[0].attn.fused_attn = False
+    model.blocks[0].attn.scale = 0.9
+    before = model(tiny_images())
+    found = make_case(model)
+    assert model.blocks[0].attn.scale == pytest.approx(8**-0.5)
+    torch.testing.assert_close(found.logits(), before)
+
+
+def test_a_scale_that_cannot_be_folded_is_refused(make_case: Callable[..., Case]) -> None:
+    model = tiny_timm_vit(qk_norm=True)
+    model.blocks[0].attn.q_norm = nn.LayerNorm(8, elementwise_affine=False)
+    model.blocks[0].attn.scale = 0.9
+    with pytest.raises(UnsupportedModelError, match=r"the scale of blocks.0.attn cannot be kept"):
+        make_case(model)
+
+
+def test_the_scaling_of_later_transformers_4_is_kept_true(make_case: Callable[..., Case]) -> None:
+    model = tiny_legacy_vit()
+    for block in model.vit.encoder.layer:
+        block.attention.attention.scaling = 8**-0.5
+    found = make_case(model)
+    model.vit.encoder.layer[0].attention.attention.scaling = 0.9
+    assert any("attention.attention.scaling is 0.9" in text for text in found.adapter.disagreements(model))
 
 
 def test_a_new_classifier_of_the_callers_is_made_known_before_any_step(make_case: Callable[..., Case]) -> None:

@@ -69,5 +69,6 @@ def test_no_adapter_at_all_says_where_to_look() -> None:
 
 
 def test_adapters_are_listed_without_torch() -> None:
-    code = "import sys; from pah_opt.models import builtin; list(builtin.pah_opt_model_adapters()); sys.exit('torch' in sys.modules)"
+    listing = "from pah_opt.models import builtin; list(builtin.pah_opt_model_adapters())"
+    code = f"import sys; {listing}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

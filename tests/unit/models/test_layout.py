@@ -11,7 +11,9 @@ from torch import nn
 
 from pah_opt.errors import UnsupportedModelError
 from pah_opt.models import find_adapter, select_linears
+from pah_opt.models.adapters.reading import part
 from pah_opt.models.builtin import pah_opt_model_adapters
+from pah_opt.models.surgery import replace_module
 from pah_opt.testing import TINY_MODELS, tiny_deit, tiny_dinov2, tiny_timm_vit, tiny_torchvision_vit, tiny_vit
 
 if TYPE_CHECKING:
@@ -131,7 +133,7 @@ def test_multihead_attention_that_is_no_plain_self_attention_is_refused_by_path(
     block = model.encoder.layers.encoder_layer_1
     attention = nn.MultiheadAttention(32, 4, batch_first=change != "sequence_first", **options.get(change, {}))
     block.self_attention = attention
-    with pytest.raises(UnsupportedModelError, match="encoder_layer_1.self_attention"):
+    with pytest.raises(UnsupportedModelError, match=r"encoder_layer_1.self_attention"):
         find_adapter(tiny_torchvision_vit(), pah_opt_model_adapters()).prepare(model)
 
 
@@ -151,6 +153,51 @@ def test_layers_that_no_longer_fit_each_other_are_refused_with_both_widths() -> 
     model = tiny_vit()
     model.vit.layers[1].attention.o_proj = nn.Linear(16, 32)
     with pytest.raises(UnsupportedModelError, match=r"vit.layers.1.attention.o_proj takes 16 features"):
+        adapter.layout(model)
+
+
+def test_a_patch_projection_that_is_no_convolution_is_refused_by_path_and_type() -> None:
+    model = tiny_torchvision_vit()
+    adapter = find_adapter(model, pah_opt_model_adapters())
+    model.conv_proj = nn.Sequential(nn.Conv2d(3, 32, 8, 8))
+    with pytest.raises(UnsupportedModelError, match="conv_proj is a Sequential without a weight tensor"):
+        adapter.layout(model)
+
+
+def test_a_projection_that_is_no_linear_layer_is_refused_by_path_and_type() -> None:
+    model = tiny_vit()
+    adapter = find_adapter(model, pah_opt_model_adapters())
+    model.vit.layers[0].mlp.fc1 = nn.Conv1d(32, 64, 1)
+    with pytest.raises(UnsupportedModelError, match=r"vit.layers.0.mlp.fc1 is a Conv1d, not a linear layer"):
+        adapter.layout(model)
+
+
+def test_a_missing_part_is_named_with_what_is_there_instead() -> None:
+    with pytest.raises(
+        UnsupportedModelError, match=r"no module 'vit.layers.7.mlp': vit.layers is a ModuleList without"
+    ):
+        part(tiny_vit(), "vit.layers.7.mlp")
+
+
+def test_layout_of_a_model_with_four_bit_layers_has_the_widths_of_the_dense_one() -> None:
+    bnb = pytest.importorskip("bitsandbytes")
+    model = tiny_vit()
+    adapter = find_adapter(model, pah_opt_model_adapters())
+    dense = adapter.layout(model)
+    for path in (dense.blocks[0].mlp.fc1, dense.blocks[0].attention.query):
+        old = model.get_submodule(path)
+        replace_module(model, path, bnb.nn.Linear4bit(old.in_features, old.out_features).to("cpu"))
+    assert model.vit.layers[0].mlp.fc1.weight.shape != (64, 32)
+    assert adapter.layout(model) == dense
+    assert adapter.disagreements(model) == []
+    assert adapter.structure(model)["shapes"] == {}
+
+
+def test_timm_without_a_fixed_image_size_is_refused() -> None:
+    model = tiny_timm_vit()
+    adapter = find_adapter(model, pah_opt_model_adapters())
+    model.patch_embed.img_size = None
+    with pytest.raises(UnsupportedModelError, match=r"patch_embed.img_size is None"):
         adapter.layout(model)
 
 

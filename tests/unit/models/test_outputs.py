@@ -42,7 +42,7 @@ def test_anything_else_is_refused_and_described(output: Any, message: str) -> No
 
 
 def test_a_bare_backbones_output_is_refused_by_its_type() -> None:
-    with pytest.raises(UnsupportedModelError, match="BaseModelOutputWithPooling.*give a bare backbone a classifier"):
+    with pytest.raises(UnsupportedModelError, match=r"BaseModelOutputWithPooling.*give a bare backbone a classifier"):
         logits_of(tiny_vit().vit(tiny_images()))
 
 

@@ -120,7 +120,7 @@ def test_a_checkpoint_that_does_not_fit_its_config_is_refused(tmp_path: Path) ->
     saved(tiny_vit(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 40}))
-    with pytest.raises(UnsupportedModelError, match="lacks 6 tensors, or has them in other shapes: .*it does not fit"):
+    with pytest.raises(UnsupportedModelError, match=r"lacks 6 tensors, or has them in other shapes: .*it does not fit"):
         load_model(tmp_path)
 
 
@@ -198,7 +198,7 @@ def test_type_and_device_are_as_asked(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedHardwareError, match="cannot be moved to cuda: .*device='cpu'"):
+    with pytest.raises(UnsupportedHardwareError, match=r"cannot be moved to cuda: .*device='cpu'"):
         load_model(saved(tiny_vit(), tmp_path), device="cuda")
 
 
@@ -226,7 +226,7 @@ def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
     saved(tiny_vit(), tmp_path)
     torch.save(tiny_vit().state_dict(), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(UnsupportedModelError, match="cannot be loaded as an image classifier: .*safetensors"):
+    with pytest.raises(UnsupportedModelError, match=r"cannot be loaded as an image classifier: .*safetensors"):
         load_model(tmp_path)
 
 

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+import pah_opt
 from pah_opt.models import model_problems, state_tags
+from pah_opt.models.state import _subclass_type
 from pah_opt.optimizer import FRESH_TAGS
 from pah_opt.testing import TINY_MODELS, tiny_vit
 
@@ -40,6 +42,16 @@ def test_torchao_weights_are_quantized_and_their_shapes_no_longer_free() -> None
     assert state_tags(model) == {"graph:eager", "linear:int8"}
 
 
+@pytest.mark.parametrize(("scheme", "tag"), [("int8-dynamic", "int8"), ("int4-weight-only", "int4"),
+                                             ("fp8-weight-only", "fp8")])  # fmt: skip
+def test_tags_of_a_quantized_model_are_those_the_step_declared(scheme: str, tag: str) -> None:
+    artifact = pah_opt.apply(
+        tiny_vit(hidden=64, mlp=128), pah_opt.Recipe(steps=(pah_opt.Step.of("torchao", scheme=scheme),))
+    )
+    assert f"linear:{tag}" in artifact.tags
+    assert state_tags(artifact.model) == artifact.tags
+
+
 @pytest.mark.parametrize("kind", ["int8", "nf4", "fp4"])
 def test_bitsandbytes_layers_are_recognised(kind: str) -> None:
     bnb = pytest.importorskip("bitsandbytes")
@@ -51,6 +63,21 @@ def test_bitsandbytes_layers_are_recognised(kind: str) -> None:
     )
     model.vit.layers[0].mlp.fc1 = layer
     assert state_tags(model) == {"graph:eager", f"linear:{kind}"}
+
+
+def test_subclasses_are_named_by_what_they_declare_or_are_called_or_hold() -> None:
+    class Inner:
+        dtype = torch.uint8
+
+    def weight(name: str, **declared: object) -> object:
+        flatten = {"__tensor_flatten__": lambda self: (["codes"], None), "codes": Inner()}
+        return type(name, (), {**flatten, **declared})()
+
+    assert _subclass_type(weight("SparseSemiStructuredTensor")) == "2:4"
+    assert _subclass_type(weight("IntxUnpackedToInt8Tensor", target_dtype=torch.int4)) == "int4"
+    assert _subclass_type(weight("Opaque", bit_width=3)) == "int3"
+    assert _subclass_type(weight("NF4Tensor")) == "nf4"
+    assert _subclass_type(weight("Mystery")) == "packed"
 
 
 def test_torch_dynamic_quantization_is_recognised() -> None:
@@ -85,7 +112,8 @@ def test_weights_that_are_not_finite_are_named(value: float) -> None:
         model.vit.layers[1].mlp.fc2.weight[3, 4] = value
         model.classifier.bias[0] = value
     assert model_problems(model) == [
-        "2 parameters hold NaN or infinity (vit.layers.1.mlp.fc2.weight, classifier.bias); reload the weights or train again"
+        "2 parameters hold NaN or infinity (vit.layers.1.mlp.fc2.weight, classifier.bias); "
+        "reload the weights or train again"
     ]
 
 

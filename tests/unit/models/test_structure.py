@@ -123,6 +123,31 @@ def test_a_model_whose_attributes_are_false_is_not_described(make_case: Callable
         found.adapter.structure(found.model)
 
 
+def test_timm_variants_that_no_argument_describes_are_refused_by_name(make_case: Callable[..., Case]) -> None:
+    found = make_case(tiny_timm_vit())
+    found.model.blocks[0].mlp.act = nn.SiLU()
+    with pytest.raises(UnsupportedModelError, match="act is a SiLU; saving timm models is supported with GELU only"):
+        found.adapter.structure(found.model)
+
+
+def test_blocks_are_reshaped_from_their_description(any_case: Case) -> None:
+    narrowed = copy.deepcopy(any_case)
+    keep_heads(narrowed.model, narrowed.layout.blocks[0].attention, [0, 1])
+    keep_head_dims(narrowed.model, narrowed.layout.blocks[1].attention, [range(6)] * 4, [range(3)] * 4)
+    keep_units(narrowed.model, narrowed.layout.blocks[2].mlp, range(20))
+    narrowed.adapter.sync(narrowed.model)
+    any_case.adapter.reshape(any_case.model, narrowed.adapter.structure(narrowed.model)["blocks"])
+    any_case.model.load_state_dict(narrowed.model.state_dict())
+    assert torch.equal(any_case.logits(), narrowed.logits())
+
+
+def test_modules_that_a_strategy_puts_in_later_are_left_to_it(make_case: Callable[..., Case]) -> None:
+    found = make_case(tiny_vit())
+    found.model.vit.layers[0].mlp.smoothing = nn.Linear(4, 4)
+    rebuilt = found.adapter.rebuild(found.adapter.structure(found.model))
+    assert not hasattr(rebuilt.vit.layers[0].mlp, "smoothing")
+
+
 def test_a_class_of_the_callers_own_cannot_be_rebuilt_and_says_so(make_case: Callable[..., Case]) -> None:
     found = make_case(tiny_vit())
     found.model.__class__ = type("MyViT", (type(found.model),), {"__module__": "mine"})

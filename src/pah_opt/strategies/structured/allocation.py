@@ -16,12 +16,15 @@ from pah_opt.errors import RecipeError
 from pah_opt.strategies.structured.sizes import BlockShape, Figure, Kind, Shapes, Sizes, Widths, shapes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 KINDS: tuple[Kind, ...] = ("heads", "head_dims", "mlp")
 TOLERANCE = 0.02
 """How far from a target, relative to it, the result may be."""
 _BISECTIONS = 40
+
+Rung = tuple[float, float, int]
+"""Importance per price; then how far up its own ranking a unit stands; then, the last first, its block."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,25 @@ class Ranking:
     def of(cls, block: int, kind: Kind, importances: Sequence[float]) -> Ranking:
         """Make a ranking; one that falls is raised to the most important unit before it."""
         return cls(block, kind, tuple(accumulate(importances, max)))
+
+
+class _Contest:
+    """Ranks the units of several rankings together, by importance per price; equals go evenly from all of them."""
+
+    def __init__(self, rankings: Sequence[Ranking], prices: Sequence[int]) -> None:
+        self._rungs: list[tuple[Ranking, list[Rung]]] = [
+            (
+                ranking,
+                [(v / price, i / len(ranking.importances), -ranking.block) for i, v in enumerate(ranking.importances)],
+            )
+            for ranking, price in zip(rankings, prices, strict=True)
+        ]
+        self.ladder: list[Rung] = sorted(rung for _, rungs in self._rungs for rung in rungs)
+
+    def removed(self, limit: Rung) -> Iterator[tuple[Ranking, int]]:
+        """Yield for each ranking how many of its units stand at or below ``limit``."""
+        for ranking, rungs in self._rungs:
+            yield ranking, bisect.bisect_right(rungs, limit)
 
 
 @dataclass(frozen=True)
@@ -151,20 +173,17 @@ class Allocator:
         def units(candidate: Shapes) -> float:
             return sum(shape.count(kind) for shape in candidate)
 
-        ladder = sorted({value for ranking in rankings for value in ranking.importances})
-        found = _descend(ladder, lambda limit: self._below(shapes, rankings, limit, None), units, wanted)
+        contest = _Contest(rankings, [1] * len(rankings))
+        found = _descend(contest.ladder, lambda limit: self._below(shapes, contest, limit), units, wanted)
         return self._refined(found, (kind,), units, wanted)
 
-    def _below(self, shapes: Shapes, rankings: Sequence[Ranking], limit: float, figure: Figure | None) -> Shapes:
-        """Remove every unit whose importance (per cost, where a figure is given) is at most ``limit``."""
+    def _below(self, shapes: Shapes, contest: _Contest, limit: Rung) -> Shapes:
+        """Remove every unit that stands at or below ``limit``."""
         result = list(shapes)
-        for ranking in rankings:
-            dense, shape = self.dense[ranking.block], result[ranking.block]
-            price = 1 if figure is None else self.sizes.cost(figure, ranking.block, dense, ranking.kind)
-            gone = bisect.bisect_right(ranking.importances, limit * price)
+        for ranking, gone in contest.removed(limit):
             there = self.ceiling[ranking.block].count(ranking.kind)
-            kept = self.widths.nearest(ranking.kind, dense, there - gone)
-            result[ranking.block] = shape.having(ranking.kind, min(kept, there))
+            kept = self.widths.nearest(ranking.kind, self.dense[ranking.block], there - gone)
+            result[ranking.block] = result[ranking.block].having(ranking.kind, min(kept, there))
         return tuple(result)
 
     # Targets.
@@ -184,15 +203,12 @@ class Allocator:
     def _priced(self, request: Request, figure: Figure, goal: float, ranked: Sequence[Ranking]) -> Shapes:
         """Let heads and units of all blocks compete by importance per cost, once heads are as narrow as asked."""
         base = self._alike({"head_dims": request.shares.get("head_dims", 0.0)})
-        ladder = sorted({v / self._price(figure, r) for r in ranked for v in r.importances})
+        contest = _Contest(ranked, [self.sizes.cost(figure, r.block, base[r.block], r.kind) for r in ranked])
 
         def total(shapes: Shapes) -> float:
             return self.sizes.totals(shapes)[figure]
 
-        return _descend(ladder, lambda limit: self._below(base, ranked, limit, figure), total, goal)
-
-    def _price(self, figure: Figure, ranking: Ranking) -> int:
-        return self.sizes.cost(figure, ranking.block, self.dense[ranking.block], ranking.kind)
+        return _descend(contest.ladder, lambda limit: self._below(base, contest, limit), total, goal)
 
     def _refined(
         self, shapes: Shapes, kinds: Sequence[Kind], measure: Callable[[Shapes], float], goal: float
@@ -246,7 +262,7 @@ def _bisected(make: Callable[[float], Shapes], high: float, measure: Callable[[S
 
 
 def _descend(
-    ladder: Sequence[float], make: Callable[[float], Shapes], measure: Callable[[Shapes], float], goal: float
+    ladder: Sequence[Rung], make: Callable[[Rung], Shapes], measure: Callable[[Shapes], float], goal: float
 ) -> Shapes:
     """Return the result nearest to the goal over limits from a sorted ladder; higher limits make ``measure`` fall."""
     position = bisect.bisect_left(ladder, True, key=lambda limit: measure(make(limit)) <= goal)

@@ -75,6 +75,9 @@ class StructuredConfig(OptimizerConfig):
     repair: Repair = "auto"
     """How the remaining weights take over for the removed ones: mean (biases absorb the mean), least-squares (weights
     absorb the linear part too). auto: least-squares with calibration images, none without."""
+    focus: Literal["logits", "none"] = "logits"
+    """With calibration images: tokens and outputs count by how much the logits depend on them (logits), or all alike
+    (none), which saves a backward pass."""
     iterative_steps: int = Field(default=1, ge=1, le=100)
     """Remove in this many equal steps, judging importance anew before each."""
     align: int | None = Field(default=None, ge=1, le=1024)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,18 @@ def gate_gradients(
     return {path: torch.cat(parts) for path, parts in found.items()}
 
 
+class Sensitivity(NamedTuple):
+    """How much the logits care about the output of one layer.
+
+    Args:
+        outputs: squared change of the logits per squared change of each output, ``(outputs,)``, mean over tokens.
+        tokens: the same per token, ``(tokens,)``, relative to the mean token.
+    """
+
+    outputs: Tensor
+    tokens: Tensor
+
+
 def output_sensitivities(
     model: nn.Module,
     adapter: ModelAdapter,
@@ -78,8 +90,8 @@ def output_sensitivities(
     *,
     batch_size: int = 32,
     seed: int = 0,
-) -> dict[str, Tensor]:
-    r"""Return how much the logits care about each output of some layers.
+) -> dict[str, Sensitivity]:
+    r"""Return how much the logits care about each output, and each token, of some layers.
 
     With random :math:`v \sim N(0, I)` for every image, :math:`E[(\partial\, v^\top z / \partial y)^2]` is the squared
     change of the logits :math:`z` per squared change of the output :math:`y`: the Gauss-Newton diagonal, which needs no
@@ -90,35 +102,36 @@ def output_sensitivities(
         adapter: takes the logits out of the model's output.
         layout: of ``model``.
         split: calibration images.
-        paths: layers whose outputs are looked at.
+        paths: layers whose outputs, ``(batch, tokens, outputs)``, are looked at.
         batch_size: images per pass.
         seed: of the random directions.
-
-    Returns:
-        For each path, the mean over images and tokens, ``(outputs,)`` in float32.
 
     Raises:
         DataError: the images cannot be used.
     """
     sums: dict[str, Tensor] = {}
-    counts = dict.fromkeys(paths, 0)
 
     def see(path: str, outputs: Tensor) -> None:
         def keep(gradient: Tensor) -> None:
-            rows = gradient.reshape(-1, gradient.shape[-1]).float()
-            sums[path] = sums.get(path, 0) + rows.square().sum(dim=0)
-            counts[path] += len(rows)
+            sums[path] = sums.get(path, 0) + gradient.float().square().sum(dim=0)
 
         outputs.register_hook(keep)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
+    images = 0
     generator = torch.Generator().manual_seed(seed)
     like = next(model.parameters())
     with _frozen(model), watching_outputs({p: model.get_submodule(p) for p in paths}, see), torch.enable_grad():
         for pixels in calibration_batches(split, layout, batch_size, like):
+            images += len(pixels)
             logits = adapter.logits(model(pixels.requires_grad_())).float()
             directions = torch.randn(logits.shape, generator=generator).to(logits.device)
             (logits * directions).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return {path: sums[path] / counts[path] for path in paths}
+    return {path: _sensitivity(sums[path] / images) for path in paths}
+
+
+def _sensitivity(mean_square: Tensor) -> Sensitivity:
+    tokens = mean_square.sum(dim=-1)
+    return Sensitivity(mean_square.mean(dim=0), tokens / tokens.mean().clamp_min(torch.finfo(tokens.dtype).tiny))
 
 
 def _checked(labels: Tensor, logits: Tensor, name: str) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pah_opt.models.calibration import BlockRunner
+from pah_opt.models.calibration import BlockRunner, evenly_spaced
 from pah_opt.strategies.structured import scores
 from pah_opt.strategies.structured.allocation import Ranking
 from pah_opt.strategies.structured.compensation import complement, eliminate
@@ -18,17 +18,23 @@ from pah_opt.strategies.structured.observation import Moments
 from pah_opt.strategies.structured.weights import consumer, linear, unit_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import nn
 
     from pah_opt.layout import Block, Layout
     from pah_opt.optimizer import Context
+    from pah_opt.splits import Split
     from pah_opt.strategies.structured.allocation import Request
     from pah_opt.strategies.structured.config import StructuredConfig
+    from pah_opt.strategies.structured.gradients import Sensitivity
     from pah_opt.strategies.structured.plan import Method
     from pah_opt.strategies.structured.sizes import Kind
 
+SENSITIVITY_IMAGES = 64
+"""Images on which sensitivities are estimated: they are means over images, and need a backward pass."""
+EVEN = 0.1
+"""Share of the weight of tokens that is the same for all of them."""
 RANKED: tuple[Kind, ...] = ("heads", "mlp")
 """The kinds that compete across blocks."""
 
@@ -70,7 +76,7 @@ class Judge:
             return torch.arange(count)
         if self.method.importance == "surgeon" and seen is not None:
             path, unit = consumer(block, kind)
-            weight = linear(self.model, path).weight.detach()
+            weight = self._weighted(path)
             return complement(eliminate(weight, seen.covariance, present - count, unit=unit).order, present)
         return self._scores(block, kind, seen).topk(count).indices.sort().values
 
@@ -90,9 +96,7 @@ class Judge:
             falls: list[float] = self._scores(block, kind, seen).sort().values.tolist()
             return falls
         path, unit = consumer(block, kind)
-        # Squared errors of different layers compare by how much the logits care about them.
-        weight = self._sensitivities[path].sqrt()[:, None] * linear(self.model, path).weight.detach()
-        losses = eliminate(weight, seen.covariance, _present(block, kind) - 1, unit=unit).losses
+        losses = eliminate(self._weighted(path), seen.covariance, _present(block, kind) - 1, unit=unit).losses
         steps: list[float] = torch.diff(losses, prepend=losses.new_zeros(1)).tolist()
         return steps
 
@@ -103,11 +107,25 @@ class Judge:
         blocks = list(enumerate(self.layout.blocks))
         for index, block in self.context.progress.track(blocks, "comparing blocks", total=len(blocks)):
             paths = [consumer(block, kind)[0] for kind in kinds]
-            seen = {} if runner is None else runner.covariances(index, paths)
+            seen = {} if runner is None else runner.covariances(index, paths, self.token_weights(paths))
             for kind, path in zip(kinds, paths, strict=True):
                 yield index, block, kind, Moments.of(seen[path]) if path in seen else None
             if runner is not None:
                 runner.advance(index)
+
+    def token_weights(self, paths: Sequence[str]) -> dict[str, Tensor]:
+        """Return how much each token of these layers' inputs counts, where tokens do not count alike."""
+        if not self.method.focused:
+            return {}
+        # What goes into the query projection matters through what the attention gives out.
+        outputs = {block.attention.query: block.attention.output for block in self.layout.blocks}
+        found = {path: self._sensitivities[outputs.get(path, path)].tokens for path in paths}
+        return {path: (1 - EVEN) * tokens + EVEN for path, tokens in found.items()}
+
+    def _weighted(self, path: str) -> Tensor:
+        """Return a layer's weights, with outputs scaled by how much the logits care about them."""
+        weight = linear(self.model, path).weight.detach()
+        return weight * self._sensitivities[path].outputs.sqrt()[:, None] if self.method.focused else weight
 
     def _scores(self, block: Block, kind: Kind, seen: Moments | None) -> Tensor:
         importance, (path, unit) = self.method.importance, consumer(block, kind)
@@ -131,12 +149,16 @@ class Judge:
         )  # fmt: skip
 
     @cached_property
-    def _sensitivities(self) -> dict[str, Tensor]:
+    def _sensitivities(self) -> dict[str, Sensitivity]:
         paths = [consumer(block, kind)[0] for block in self.layout.blocks for kind in RANKED]
         return output_sensitivities(
-            self.model, self.context.adapter, self.layout, self.context.calibration, paths,
+            self.model, self.context.adapter, self.layout, _some(self.context.calibration), paths,
             batch_size=self.config.batch_size, seed=self.context.seed,
         )  # fmt: skip
+
+
+def _some(split: Split | None) -> Split | None:
+    return None if split is None else evenly_spaced(split, SENSITIVITY_IMAGES)
 
 
 def _present(block: Block, kind: Kind) -> int:

@@ -26,11 +26,13 @@ class Method:
     Args:
         importance: any of the config's, except ``auto``.
         repair: ``none``, ``mean`` or ``least-squares``.
+        focused: tokens and outputs count by how much the logits depend on them.
         planning: a dry run: no values are looked at.
     """
 
     importance: str
     repair: str
+    focused: bool = False
     planning: bool = False
 
     @property
@@ -44,7 +46,7 @@ def method(config: StructuredConfig, context: Context) -> Method:
     seen = context.calibration is not None
     importance = ("surgeon" if seen else "magnitude") if config.importance == "auto" else config.importance
     repair = ("least-squares" if seen else "none") if config.repair == "auto" else config.repair
-    return Method(importance, repair, context.planning)
+    return Method(importance, repair, config.focus == "logits" and seen, context.planning)
 
 
 def widths(config: StructuredConfig, context: Context) -> Widths:

@@ -119,7 +119,9 @@ class _Stage:
     def _observe(self, index: int, paths: Sequence[str]) -> dict[str, Moments]:
         if self.runner is None:
             return {}
-        return {path: Moments.of(seen) for path, seen in self.runner.covariances(index, paths).items()}
+        weights = self.judge.token_weights(paths)
+        found = self.runner.covariances(index, paths, weights)
+        return {path: Moments.of(seen) for path, seen in found.items()}
 
 
 def _now(block: Block, heads: int) -> Block:

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from pah_opt.errors import UnsupportedModelError
-from pah_opt.models.calibration import evenly_spaced
 from pah_opt.strategies.torchao.convert import overflows, quantize, quantize_int4, quantize_static
 from pah_opt.strategies.torchao.gptq_pass import quantize_blockwise
 from pah_opt.strategies.torchao.guard import Guardian
@@ -21,7 +20,7 @@ from pah_opt.strategies.torchao.static import ALL, HALF, Fixed, fix, naive
 if TYPE_CHECKING:
     from pah_opt.adapt import TrainResult
     from pah_opt.optimizer import Context
-    from pah_opt.strategies.torchao.config import Scheme, TorchaoConfig
+    from pah_opt.strategies.torchao.config import Guard, Scheme, TorchaoConfig
 
 ALONE: tuple[Scheme, ...] = ("int8-weight-only", "int8-dynamic", "int8-qat", "fp8-weight-only", "fp8-dynamic")
 """Schemes that need nothing but a layer's weight when it is quantized."""
@@ -51,7 +50,7 @@ def quantize_model(model: nn.Module, config: TorchaoConfig, context: Context) ->
     if config.guarded is None:
         _quantize(model, assignment, config, context)
     else:
-        assignment = _guarded(model, assignment, config, context)
+        assignment = _guarded(model, assignment, config, config.guarded, context)
     _record(assignment, context)
     return model, assignment
 
@@ -140,11 +139,11 @@ def _has_images(context: Context) -> bool:
     return context.calibration is not None and len(context.calibration) >= FEWEST_IMAGES
 
 
-def _guarded(model: nn.Module, assignment: Assignment, config: TorchaoConfig, context: Context) -> Assignment:
+def _guarded(
+    model: nn.Module, assignment: Assignment, config: TorchaoConfig, limit: Guard, context: Context
+) -> Assignment:
     """Quantize, then give layers back their float weights until the limit holds."""
-    limit = config.guarded
-    assert limit is not None  # noqa: S101  # checked by the caller; for the type checker
-    split = evenly_spaced(enough_images(context.calibration, limit.images, "guarded"), limit.images)
+    split = enough_images(context.calibration, limit.images, "guarded")
     scan = Scan(model, context.adapter, split, config.batch_size)
     reference, labels = scan.all_logits()
     floats = {path: _linear(model, path).weight for path in assignment.schemes}

@@ -32,7 +32,7 @@ class Steps(NamedTuple):
 ALL = Steps(-128, 127)
 HALF = Steps(-64, 63)
 """For CPUs whose int8 product overflows otherwise."""
-ALPHAS = (0.25, 0.4, 0.55, 0.7, 0.85)
+ALPHAS = (0.3, 0.5, 0.65, 0.75, 0.85)
 """Shares of the outliers that are tried by ``smooth: auto``."""
 SHRINKS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Shares of the observed range that are tried."""

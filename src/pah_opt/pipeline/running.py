@@ -14,7 +14,7 @@ from pah_opt.optimizer import Context
 from pah_opt.pipeline.collapse import CollapseCheck, OnCollapse
 from pah_opt.pipeline.copies import meta_copy, private_copy
 from pah_opt.pipeline.inputs import Inputs
-from pah_opt.pipeline.plan import simulate
+from pah_opt.pipeline.planning import simulate
 from pah_opt.pipeline.seeding import seeded, step_seed
 from pah_opt.pipeline.subject import Subject
 from pah_opt.pipeline.verify import Snapshot, Verifier, verify_attributes
