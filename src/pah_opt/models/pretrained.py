@@ -193,8 +193,8 @@ def _load_notes(report: dict[str, Any]) -> list[str]:
     others = [name for name in fresh if name not in heads]
     if others:
         raise UnsupportedModelError(
-            f"the checkpoint lacks {len(others)} tensors, or has them in other shapes: {', '.join(others[:5])}; it does "
-            "not fit its config.json"
+            f"the checkpoint lacks {len(others)} tensors, or has them in other shapes: {', '.join(others[:5])}; it "
+            "does not fit its config.json"
         )
     return [*_head_notes(heads, mismatched), *_unused_notes(report["unexpected_keys"])]
 

@@ -78,6 +78,13 @@ def test_attention_with_norms_of_queries_is_refused_by_path(make_case: Callable[
         convert_attention(found.model, found.layout.blocks[0].attention, fused=False)
 
 
+def test_an_attention_that_states_no_dropout_has_none(make_case: Callable[..., Case]) -> None:
+    found = make_case(tiny_vit())
+    del found.model.vit.layers[0].attention.attention_dropout
+    convert_attention(found.model, found.layout.blocks[0].attention, fused=True)
+    assert found.model.vit.layers[0].attention.attention_dropout == 0.0
+
+
 def test_a_quantized_projection_is_refused_by_path_and_type(make_case: Callable[..., Case]) -> None:
     found = make_case(tiny_vit())
     attention = found.layout.blocks[0].attention

@@ -172,6 +172,21 @@ def test_a_projection_that_is_no_linear_layer_is_refused_by_path_and_type() -> N
         adapter.layout(model)
 
 
+def test_a_model_of_another_family_is_refused_with_the_parts_that_it_lacks() -> None:
+    adapter = find_adapter(tiny_vit(), pah_opt_model_adapters())
+    with pytest.raises(UnsupportedModelError, match=r"Linear does not have the parts of hf-vit \(layers, embeddings"):
+        adapter.layout(nn.Linear(2, 2))
+    assert "does not have the parts" in adapter.disagreements(nn.Linear(2, 2))[0]
+
+
+def test_a_square_grid_is_read_from_the_position_embeddings_when_the_stated_size_is_stale() -> None:
+    model = tiny_vit()
+    model.vit.embeddings.position_embeddings = nn.Parameter(torch.zeros(1, 1 + 9, 32))
+    adapter = find_adapter(model, pah_opt_model_adapters())
+    assert adapter.layout(model).image_size == (24, 24)
+    assert any("image_size is (32, 32), the tensors say (24, 24)" in text for text in adapter.disagreements(model))
+
+
 def test_a_missing_part_is_named_with_what_is_there_instead() -> None:
     with pytest.raises(
         UnsupportedModelError, match=r"no module 'vit.layers.7.mlp': vit.layers is a ModuleList without"

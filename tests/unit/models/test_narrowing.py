@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from torch import nn
 
 from pah_opt.errors import UnsupportedModelError
 from pah_opt.models.narrowing import keep_head_dims, keep_heads, keep_units
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Case
-    from torch import nn
 
     from pah_opt.layout import Attention
 
@@ -116,6 +116,14 @@ def test_removing_every_head_is_refused(make_case: Callable[..., Case]) -> None:
     found = make_case(tiny_vit())
     with pytest.raises(UnsupportedModelError, match=r"vit.layers.0.attention must keep at least one of its 4 heads"):
         keep_heads(found.model, found.layout.blocks[0].attention, [])
+
+
+def test_layers_that_are_not_plain_are_refused_by_path_and_type(make_case: Callable[..., Case]) -> None:
+    found = make_case(tiny_vit())
+    mlp = found.layout.blocks[0].mlp
+    found.model.vit.layers[0].mlp.fc1 = nn.Bilinear(2, 2, 2)
+    with pytest.raises(UnsupportedModelError, match=r"vit.layers.0.mlp.fc1 is a Bilinear; only nn.Linear"):
+        keep_units(found.model, mlp, [0])
 
 
 @pytest.mark.parametrize("dims", [[range(8)] * 3, [range(8), range(7), range(8), range(8)], [range(0)] * 4])

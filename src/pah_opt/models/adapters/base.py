@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pah_opt.errors import ArtifactError, UnsupportedModelError
 from pah_opt.layout import ModelAdapter
@@ -226,10 +226,8 @@ class StructuralAdapter(ModelAdapter):
     def _attention_names(self, model: nn.Module, block: Block) -> AttentionNames:
         from pah_opt.models.adapters.reading import attention_names
 
-        names = attention_names(model.get_submodule(block.path), self.names)
-        if names is None:
-            raise UnsupportedModelError(f"{block.path} has no attention of a known kind")
-        return names
+        # A Block comes from the layout, which refuses blocks without one.
+        return cast("AttentionNames", attention_names(model.get_submodule(block.path), self.names))
 
     def _block_data(self, model: nn.Module, block: Block) -> dict[str, Any]:
         attention = block.attention
