@@ -11,7 +11,7 @@ Nothing here changes a model, and no hook outlives a call.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from pah_opt.errors import DataError, UnsupportedModelError
 from pah_opt.models.covariance import Covariance
+from pah_opt.models.watching import first_output, watching_inputs, watching_outputs
 from pah_opt.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pah_opt.layout import Layout
     from pah_opt.splits import Split
@@ -78,44 +79,6 @@ def checked_pixels(pixels: Tensor, layout: Layout, name: str) -> Tensor:
     if not torch.isfinite(pixels).all():
         raise DataError(f"images of {name} hold NaN or infinity; check the files and the preprocessing")
     return pixels
-
-
-@contextmanager
-def watching_inputs(modules: Mapping[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Call ``see(path, input)`` whenever one of ``modules`` runs, until the ``with`` block ends."""
-
-    def hook_for(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _module, args: see(path, args[0])
-
-    handles = [module.register_forward_pre_hook(hook_for(path)) for path, module in modules.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def watching_outputs(modules: Mapping[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Call ``see(path, output)`` whenever one of ``modules`` has run, until the ``with`` block ends.
-
-    Of an output that is a tuple, the first part is seen.
-    """
-
-    def hook_for(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Any], None]:
-        return lambda _module, _args, output: see(path, _first(output))
-
-    handles = [module.register_forward_hook(hook_for(path)) for path, module in modules.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _first(output: Any) -> Tensor:
-    result: Tensor = output[0] if isinstance(output, tuple) else output
-    return result
 
 
 class _CovarianceCollector:
@@ -308,7 +271,7 @@ class BlockRunner:
         """
         args, kwargs = self._extras[position]
         for index in indices:
-            hidden = _first(self.model.get_submodule(self.layout.blocks[index].path)(hidden, *args, **kwargs))
+            hidden = first_output(self.model.get_submodule(self.layout.blocks[index].path)(hidden, *args, **kwargs))
         return hidden
 
     def _run(self, index: int, position: int) -> Tensor:

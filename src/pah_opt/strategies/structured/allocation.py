@@ -22,6 +22,7 @@ KINDS: tuple[Kind, ...] = ("heads", "head_dims", "mlp")
 TOLERANCE = 0.02
 """How far from a target, relative to it, the result may be."""
 _BISECTIONS = 40
+_STEPS = 200
 
 Rung = tuple[float, float, int]
 """Importance per price; then how far up its own ranking a unit stands; then, the last first, its block."""
@@ -214,7 +215,7 @@ class Allocator:
         self, shapes: Shapes, kinds: Sequence[Kind], measure: Callable[[Shapes], float], goal: float
     ) -> Shapes:
         """Move single blocks by single steps while that comes closer to the goal."""
-        for _ in range(2 * len(shapes)):
+        for _ in range(_STEPS):
             options = self._neighbours(shapes, kinds, 1 if measure(shapes) < goal else -1)
             best = min(options, key=lambda option: abs(measure(option) - goal), default=shapes)
             if abs(measure(best) - goal) >= abs(measure(shapes) - goal):
@@ -224,8 +225,9 @@ class Allocator:
 
     def _neighbours(self, shapes: Shapes, kinds: Sequence[Kind], direction: int) -> list[Shapes]:
         found = []
-        # From the last block: where steps are equally good, later blocks change first.
-        for index in reversed(range(len(shapes))):
+        # Where steps are equally good, the widest block gives and the narrowest gets.
+        order = sorted(range(len(shapes)), key=lambda i: direction * shapes[i].count(kinds[0]))
+        for index in order:
             for kind in kinds:
                 count = self.widths.step(kind, shapes[index], direction)
                 if count is not None and count <= self.ceiling[index].count(kind):
