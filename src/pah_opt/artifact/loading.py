@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,14 +97,16 @@ class _Loader:
         self._registry = registry
 
     def load(self, *, verify: bool) -> Artifact:
-        # Every checksum is compared before anything is made of any file.
+        # The checksum of every file is compared before anything in that file is used.
         described = Description.from_bytes(self._folder.read(files.DESCRIPTION))
         processor, report = self._json(files.PROCESSOR), self._json(files.REPORT)
-        examples, weights = self._examples(), self._weights()
+        examples = self._examples()
         adapter = adapter_named(described.adapter, self._registry)
         steps = described.step_records
-        model = rebuild(dict(described.structure), adapter, steps, self._registry, len(weights.leaves))
-        fill_model(model, weights, self._device)
+        with ThreadPoolExecutor(1) as beside:  # hashing leaves this thread free to build the empty model meanwhile
+            weights = beside.submit(self._weights)
+            model = rebuild(dict(described.structure), adapter, steps, self._registry)
+            fill_model(model, weights.result(), self._device)
         model = finish(model, steps, self._registry).eval()
         if verify:
             check_examples(model, adapter, examples)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 2**24
 """No number in a structure is larger: a hidden width, a number of classes, pixels."""
+MAX_BLOCKS = 512
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", None)
 """Implementations of attention that a file may ask for. transformers downloads and runs kernels for other names."""
 
@@ -57,7 +58,7 @@ def describe_structure(model: nn.Module, adapter: ModelAdapter) -> dict[str, Any
 
 
 def rebuild(
-    structure: dict[str, Any], adapter: ModelAdapter, steps: Sequence[StepRecord], registry: Registry, tensors: int
+    structure: dict[str, Any], adapter: ModelAdapter, steps: Sequence[StepRecord], registry: Registry
 ) -> nn.Module:
     """Make the empty model on the ``meta`` device, as every step left its structure.
 
@@ -66,13 +67,12 @@ def rebuild(
         adapter: the adapter that described it.
         steps: the steps in order; each restores what it changed besides shapes.
         registry: where the steps' Optimizers are found.
-        tensors: how many tensors are stored; a structure that asks for more blocks than that is refused.
 
     Raises:
         ArtifactError: the structure is malformed, asks for unreasonable sizes, or a step cannot be restored.
         MissingBackendError: a library that the model needs is not installed.
     """
-    _check_structure(structure, tensors)
+    _check_structure(structure)
     with quiet_imports(), torch.device("meta"):
         model = _guarded("the model cannot be rebuilt", lambda: adapter.rebuild(structure))
         for step in steps:
@@ -123,10 +123,10 @@ def _guarded(what: str, make: Callable[[], nn.Module]) -> nn.Module:
         raise ArtifactError(f"{what} ({type(error).__name__}: {error})") from error
 
 
-def _check_structure(structure: Mapping[str, Any], tensors: int) -> None:
+def _check_structure(structure: Mapping[str, Any]) -> None:
     for key, value in _items(structure):
-        if isinstance(value, int) and value > (tensors if _counts_blocks(key) else MAX_SIZE):
-            raise ArtifactError(f"the structure asks for {key} = {value}, which these weights cannot fill")
+        if isinstance(value, int) and value > (MAX_BLOCKS if _counts_blocks(key) else MAX_SIZE):
+            raise ArtifactError(f"the structure asks for {key} = {value}, which no Vision Transformer has")
         if key.endswith("attn_implementation") and value not in ATTENTION:
             raise ArtifactError(f"the structure asks for {key} = {value!r}; allowed are {ATTENTION[:-1]}")
 

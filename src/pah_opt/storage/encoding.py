@@ -25,6 +25,14 @@ SAVING_BYTES = 1024
 """An encoding must save this much: more than the names of its parts take in the file's header and index."""
 
 
+NIBBLE_RANGES = {"I8": (-8, 7), "U8": (0, 15)}
+"""Smallest and largest value of four bits, by type."""
+SAMPLE = 8192
+"""Elements that are looked at first, so that most dense tensors are not read whole just to find out."""
+BREAK_EVEN = 1 / 16
+"""A mask pays from twice this share of zeros on, divided by the bytes of an element; a sample may be off by half."""
+
+
 class Entry(NamedTuple):
     """One tensor in a safetensors file: its name, type name and shape."""
 
@@ -147,16 +155,23 @@ def choose(tensor: Tensor) -> Encoding:
 
 def _plain(tensor: Tensor, name: str, shape: tuple[int, ...]) -> Dense | Nibbles:
     dense = Dense(name, shape)
-    if tensor.is_meta or name not in ("I8", "U8") or tensor.numel() // 2 < SAVING_BYTES:
+    if tensor.is_meta or name not in NIBBLE_RANGES or tensor.numel() // 2 < SAVING_BYTES:
         return dense
-    low, high = torch.aminmax(tensor.detach())
-    return (
-        Nibbles(name, shape) if (low >= -8 and high <= 7 and name == "I8") or (high <= 15 and name == "U8") else dense
-    )
+    fits = _within(sample(tensor), *NIBBLE_RANGES[name]) and _within(tensor.detach(), *NIBBLE_RANGES[name])
+    return Nibbles(name, shape) if fits else dense
+
+
+def _within(tensor: Tensor, low: int, high: int) -> bool:
+    smallest, largest = torch.aminmax(tensor)
+    return bool(smallest >= low and largest <= high)
 
 
 def _masked(tensor: Tensor, plain: Dense | Nibbles) -> Bitmask | None:
     """Return a bitmask encoding when it is smaller than ``plain``."""
+    found = nonzero(sample(tensor))
+    zeros = 1 - int(torch.count_nonzero(found)) / found.numel()
+    if zeros < BREAK_EVEN * tensor.numel() / plain_bytes(plain):
+        return None
     kept = nonzero(tensor)
     count = int(torch.count_nonzero(kept))
     values = type(plain)(plain.dtype, (count,))
@@ -181,6 +196,15 @@ def integers(tensor: Tensor) -> Tensor:
     """Return the bits of a tensor as flat integers on the CPU."""
     flat = tensor.detach().reshape(-1).contiguous()
     return flat.view(INTEGERS[tensor.itemsize]).cpu()
+
+
+def sample(tensor: Tensor) -> Tensor:
+    """Return elements from all over a tensor: all of a small one, else scattered ones, always the same."""
+    flat = tensor.detach().reshape(-1)
+    if flat.numel() <= SAMPLE:
+        return flat
+    places = torch.arange(SAMPLE, device=flat.device) * 2_654_435_761 % flat.numel()  # Knuth's multiplicative hash
+    return flat[places]
 
 
 def nonzero(tensor: Tensor) -> Tensor:
