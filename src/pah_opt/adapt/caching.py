@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
     from pah_opt.adapt.processes import Processes
     from pah_opt.layout import Layout
@@ -104,26 +104,30 @@ class HiddenStates:
         return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
 
     def _probe(self, split: Split, views: Views) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        few = split.subset(range(min(len(split), BATCH_SIZE)))
-        hidden = next(states for _, _, states in self._computed(few, Views(views.augmentation, 1, views.seed)))
+        """Look at the first batch, in every process alike: shape and type of all states."""
+        pixels = next(iter(split.batches(BATCH_SIZE))).pixel_values
+        hidden = self._hidden(pixels)
         dtype = np.dtype(np.float16 if np.abs(hidden).max() <= HALF_LIMIT else np.float32)
         return (views.count, len(split), *hidden.shape[1:]), dtype
 
+    def _hidden(self, pixels: Tensor) -> NDArray[Any]:
+        block = self.model.get_submodule(self.layout.blocks[self.first].path)
+        with self.processes.autocast():
+            states = inputs_of(block, self.model, pixels.to(self.processes.device))
+        values: NDArray[Any] = states.float().cpu().numpy()
+        return values
+
     def _computed(self, split: Split, views: Views) -> Iterator[tuple[int, slice, NDArray[Any]]]:
         """Yield view, rows and float32 states of each batch that is this process's to compute."""
-        block = self.model.get_submodule(self.layout.blocks[self.first].path)
         for view in range(views.count):
             start = 0
             for number, (pixels, labels) in enumerate(split.batches(BATCH_SIZE)):
                 rows = slice(start, start + len(labels))
                 start = rows.stop
-                if number % self.processes.count != self.processes.rank:
-                    continue
-                seed_all(views.seed, view, number)
-                seen = augmented(pixels, labels, views.augmentation, len(split.class_names)).pixels
-                with self.processes.autocast():
-                    hidden = inputs_of(block, self.model, seen.to(self.processes.device))
-                yield view, rows, hidden.float().cpu().numpy()
+                if number % self.processes.count == self.processes.rank:
+                    seed_all(views.seed, view, number)
+                    seen = augmented(pixels, labels, views.augmentation, len(split.class_names)).pixels
+                    yield view, rows, self._hidden(seen)
 
     def _fill(self, states: NDArray[Any], split: Split, views: Views) -> None:
         total = views.count * math.ceil(len(split) / BATCH_SIZE / self.processes.count)

@@ -48,7 +48,8 @@ def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor
         teacher: hidden states to match, of the same shapes.
     """
     terms = [
-        (own.float() - theirs.float()).square().mean(dim=(1, 2)) / theirs.float().var()
+        # The variance of each image alone: the loss must not depend on how a batch is shared.
+        (own.float() - theirs.float()).square().mean(dim=(1, 2)) / theirs.float().var(dim=(1, 2))
         for own, theirs in zip(student, teacher, strict=True)
     ]
     return torch.stack(terms).mean(dim=0).sum()

@@ -33,8 +33,11 @@ def test_distillation_loss_is_the_scaled_divergence_of_softened_distributions() 
 def test_feature_loss_is_the_share_of_variance_that_is_missed() -> None:
     teacher = [torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     assert float(feature_loss(teacher, teacher)) == 0.0
-    means = [state.mean() * torch.ones_like(state) for state in teacher]
-    assert float(feature_loss(means, teacher)) == pytest.approx(4.0, rel=0.02), "one for each image, where nothing fits"
+    means = [state.mean(dim=(1, 2), keepdim=True).expand_as(state) for state in teacher]
+    # The variance is the unbiased one, of 30 values.
+    assert float(feature_loss(means, teacher)) == pytest.approx(4.0 * 29 / 30, rel=1e-5), (
+        "one for each image, where nothing fits"
+    )
 
 
 @pytest.mark.parametrize(("student", "teacher"), [(12, 12), (10, 12), (1, 12), (3, 4)])
@@ -77,3 +80,9 @@ def test_watching_leaves_no_hook(model: nn.Module) -> None:
         model(example().pixels)
     assert seen["vit.layers.0"].shape == (6, 5, 32)
     assert not model.get_submodule("vit.layers.0")._forward_hooks
+
+
+def test_feature_loss_does_not_depend_on_how_a_batch_is_cut() -> None:
+    student, teacher = ([torch.randn(6, 5, 8, generator=torch.Generator().manual_seed(seed))] for seed in (0, 1))
+    parts = sum(float(feature_loss([student[0][rows]], [teacher[0][rows]])) for rows in (slice(0, 2), slice(2, 6)))
+    assert parts == pytest.approx(float(feature_loss(student, teacher)), rel=1e-5)
