@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pah_opt.adapt.adaptation import adapt
     from pah_opt.artifact import Artifact, load
     from pah_opt.hookspecs import hookimpl
     from pah_opt.measure.settings import MeasureSettings
@@ -42,6 +43,7 @@ _HOMES = {
     "Step": "pah_opt.recipe",
     "Tags": "pah_opt.optimizer",
     "__version__": "pah_opt.version",
+    "adapt": "pah_opt.adapt",
     "apply": "pah_opt.pipeline",
     "check_gates": "pah_opt.report",
     "compare": "pah_opt.report",
@@ -69,6 +71,7 @@ __all__ = [  # written out for type checkers and linters; a test holds it equal 
     "Step",
     "Tags",
     "__version__",
+    "adapt",
     "apply",
     "check_gates",
     "compare",
@@ -84,7 +87,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'pah_opt' has no attribute {name!r}; public names: {', '.join(_HOMES)}")
     home = importlib.import_module(_HOMES[name])
-    value = home if home.__name__ == f"pah_opt.{name}" else getattr(home, name)  # the package measure can be called
+    value = (
+        home if home.__name__ == f"pah_opt.{name}" else getattr(home, name)
+    )  # packages adapt and measure can be called
     globals()[name] = value
     return value
 

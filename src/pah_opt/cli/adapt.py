@@ -1,0 +1,111 @@
+"""``pah-opt adapt``: take a pretrained model to the classes of a data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pah_opt.cli._output import json_option, print_field, print_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pah_opt.adapt import Adaptation
+    from pah_opt.adapt.config import Mode
+
+
+@click.command
+@click.option("--model", default="google/vit-base-patch16-224", show_default=True, metavar="ID_OR_PATH",
+              help="A hub id, or a local folder in transformers' form.")  # fmt: skip
+@click.option("--data", default="uoft-cs/cifar10", show_default=True, metavar="ID_OR_PATH",
+              help="A hub id, or a local folder of images.")  # fmt: skip
+@click.option("--mode", type=click.Choice(["full", "last-layers", "head", "lora"]), default="full", show_default=True,
+              help="What is trained: all weights, the last layers, the head, or low-rank additions.")  # fmt: skip
+@click.option("--set", "options", multiple=True, metavar="NAME=VALUE",
+              help="A setting such as epochs=5, lr=1e-4 or augmentation={flip: true}; may be repeated.")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False), default="adapted", show_default=True, metavar="FOLDER",
+              help="Where the model goes; an interrupted run goes on from what is there.")  # fmt: skip
+@click.option("--cache", type=click.Path(file_okay=False), metavar="FOLDER",
+              help="Where last-layers keeps hidden states for later runs.")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True, help="Where the model runs, such as cuda.")
+@click.option("--train-limit", type=click.IntRange(1), metavar="N", help="At most so many training images.")
+@click.option("--test-limit", type=click.IntRange(1), metavar="N", help="At most so many test images.")
+@click.option("--test-split", default="test", show_default=True, metavar="NAME", help="The split to measure on.")
+@click.option("--test-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE",
+              help="Hold out this share of the training images where there is no split to measure on.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
+@json_option
+def command(
+    model: str,
+    data: str,
+    mode: Mode,
+    options: tuple[str, ...],
+    out: Path,
+    cache: str | None,
+    device: str,
+    train_limit: int | None,
+    test_limit: int | None,
+    test_split: str,
+    test_share: float | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Adapt a pretrained model to the classes of a data set, and save it with its processor, figures and curves."""
+    from pathlib import Path
+
+    from pah_opt.adapt.adaptation import adapt
+    from pah_opt.adapt.config import AdaptConfig
+    from pah_opt.data import load_data
+    from pah_opt.models import load_model
+
+    settings = _settings(options)
+    AdaptConfig.of(mode, settings)  # a wrong setting is found before anything is loaded
+    loaded = load_model(model, device=device, seed=seed)
+    images = load_data(
+        data, loaded.processor, train_limit=train_limit, test_limit=test_limit, seed=seed, test_split=test_split,
+        test_share=test_share,
+    )  # fmt: skip
+    result = adapt(
+        loaded.model, images, mode, cache=cache or True, checkpoint=Path(out, "checkpoint"), inplace=True, seed=seed,
+        **settings,
+    )  # fmt: skip
+    result.save(out, loaded.processor)
+    _show(result, str(out), as_json=as_json)
+
+
+def _settings(options: tuple[str, ...]) -> dict[str, Any]:
+    import yaml
+
+    from pah_opt.errors import RecipeError
+
+    settings = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {option!r} has no value; write NAME=VALUE, such as --set epochs=5")
+        try:
+            settings[name.strip()] = _number(yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {option!r} is no YAML value: {error}") from error
+    return settings
+
+
+def _number(value: Any) -> Any:
+    # YAML 1.1 reads 1e-4 as text: it wants 1.0e-4.
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _show(result: Adaptation, out: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(result.to_data())
+        return
+    print_field("top-1", f"{result.test.accuracy:.2%} of the test images (loss {result.test.loss:.4f})")
+    print_field("time", f"{result.seconds:.0f} s, {result.result.steps} updates")
+    print_field("trained", f"{result.trained_parameters:,} of {result.parameters:,} parameters")
+    print_field("size", f"{result.weights_bytes / 1e6:.2f} MB")
+    print_field("stopped", result.result.stopped or "")
+    print_field("model", out)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import AutoModelForImageClassification, ViTImageProcessorPil
+
+from pah_opt.testing.models import tiny_vit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from click.testing import Result
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, Path]:
+    """A model folder, a folder of red, green and blue images, and where results go."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    model: Any = tiny_vit(classes=7, image=16)
+    model.save_pretrained(tmp_path / "model")
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 4)):
+        for channel, name in enumerate(("red", "green", "blue")):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 120, (16, 16, 3), dtype=np.uint8)
+                pixels[..., channel] += 120
+                stream = io.BytesIO()
+                Image.fromarray(pixels).save(stream, "PNG")
+                (folder / f"{index}.png").write_bytes(stream.getvalue())
+    return str(tmp_path / "model"), str(tmp_path / "data"), tmp_path / "out"
+
+
+def test_head_is_fitted_saved_and_reported(run: Callable[..., Result], folders: tuple[str, str, Path]) -> None:
+    model, data, out = folders
+    result = run(
+        "adapt", "--model", model, "--data", data, "--mode", "head", "--out", str(out), "--set", "validation=0"
+    )
+    assert result.exit_code == 0, result.output
+    assert "top-1:" in result.output
+    assert "99 of " in result.output
+    saved = AutoModelForImageClassification.from_pretrained(out)
+    assert saved.config.id2label == {0: "blue", 1: "green", 2: "red"}
+    assert (out / "preprocessor_config.json").exists()
+    assert json.loads((out / "adaptation.json").read_text())["config"]["mode"] == "head"
+
+
+def test_settings_are_read_as_yaml_and_json_is_printed(
+    run: Callable[..., Result], folders: tuple[str, str, Path]
+) -> None:
+    model, data, out = folders
+    settings = ("epochs=1", "lr=1e-3", "augmentation={flip: true}", "last_blocks=1", "batch_size=8", "validation=0")
+    result = run(
+        "adapt", "--model", model, "--data", data, "--mode", "last-layers", "--out", str(out), "--json",
+        *(part for setting in settings for part in ("--set", setting)),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["config"]["lr"] == 0.001
+    assert facts["config"]["augmentation"]["flip"] is True
+    assert facts["training"]["steps"] == 3
+    assert (out / "checkpoint" / "training.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("epoch=1", "did you mean 'epochs'"), ("epochs", "write NAME=VALUE"), ("epochs={", "no YAML value")],
+)
+def test_wrong_settings_are_found_before_anything_is_loaded(
+    run: Callable[..., Result], setting: str, message: str
+) -> None:
+    result = run("adapt", "--model", "/nowhere", "--set", setting)
+    assert result.exit_code == 2
+    assert message in result.output
