@@ -52,8 +52,8 @@ COMPILE = Step.of("compile", dynamic=False)
 GRAPHS = Step.of("compile", dynamic=False, mode="reduce-overhead")
 INT8 = Step.of("torchao", scheme="int8-dynamic")
 FP8 = Step.of("torchao", scheme="fp8-dynamic")
-HALF = Step.of("structured-pruning", target={"macs": 0.5}, align=64)
-SPARSE = Step.of("semi-structured", include=["mlp"], kernels="require")
+HALF = Step.of("structured-pruning", heads=0.5, mlp=0.5, align=64)
+SPARSE = Step.of("semi-structured", include=["mlp"], method="magnitude", kernels="require")
 SMALLER = Step.of("input-size", size=160)
 
 
@@ -168,7 +168,7 @@ def is_done(path: Path, wanted: dict[str, Any]) -> bool:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return bool(found.get("identity") == wanted and "failed" not in found)
+    return bool(found.get("identity") == wanted and "report" in found)
 
 
 def best_large_batch(dense: nn.Module, largest: int) -> int:

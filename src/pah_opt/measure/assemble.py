@@ -128,7 +128,9 @@ class _Assembler:
             return Utilization.having(NOT_ASKED)
         samples = Reading(timed.samples, self.session.gpu.reason or INTERRUPTED)
         flops = None if self.own.figures is None else self.own.figures.flops
-        return utilization(flops, throughput.images_per_s, self.session.rate, samples)
+        dtype = self.own.candidate.dtype
+        rate = self.session.rates.get(dtype)
+        return utilization(flops, throughput.images_per_s, None if rate is None else (rate, dtype), samples)
 
     def _ratio(self, batch: Any, timed: Timed) -> Ratio:
         base = self.base.timings.get(batch)

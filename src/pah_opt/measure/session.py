@@ -57,7 +57,7 @@ class Session:
     weights_origin: str | None = None
     progress: Progress = field(default_factory=Progress)
     collected: dict[str, Collected] = field(init=False)
-    rate: tuple[float, torch.dtype] | None = None
+    rates: dict[torch.dtype, float] = field(default_factory=dict)
     interrupted: bool = False
 
     def __post_init__(self) -> None:
@@ -92,7 +92,7 @@ class Session:
         stages = [self._check, self._describe]
         stages += [self._accuracy] if "accuracy" in asked else []
         if asked & {"latency", "throughput", "energy", "utilization"}:
-            stages += [self._matrix_rate] if "utilization" in asked else []
+            stages += [self._matrix_rates] if "utilization" in asked else []
             stages += [self._timing(batch) for batch in self.settings.batch_sizes]
         stages += [self._memory] if "memory" in asked else []
         stages += [self._extra] if "extra" in asked and self.metrics else []
@@ -141,9 +141,9 @@ class Session:
             batch //= 2
             notes.append(f"accuracy was measured at batch {batch}: memory ran out at {2 * batch}")
 
-    def _matrix_rate(self) -> None:
-        dtype = self.candidates[self.baseline].dtype
-        self.rate = matrix_rate(self.device, dtype), dtype
+    def _matrix_rates(self) -> None:
+        for dtype in dict.fromkeys(candidate.dtype for candidate in self.candidates.values()):
+            self.rates[dtype] = matrix_rate(self.device, dtype, seconds=self.settings.matrix_rate_s)
 
     def _timing(self, batch: Any) -> Callable[[], None]:
         def stage() -> None:

@@ -50,6 +50,8 @@ class MeasureSettings(BaseModel):
     """Seconds of the energy loop."""
     idle_s: float = Field(default=2.0, ge=0)
     """Seconds in which idle power is measured before it."""
+    matrix_rate_s: float = Field(default=1.0, gt=0)
+    """Seconds in which the device's rate of matrix products is measured, for each type that models compute in."""
     accuracy_batch: int = Field(default=64, ge=1)
     """Images in a forward pass when accuracy is measured."""
     max_images: int | None = Field(default=None, ge=1)
@@ -63,7 +65,7 @@ class MeasureSettings(BaseModel):
         look: dict[str, Any] = {
             "batch_sizes": (1, 32), "warmup_iters": 3, "warmup_s": 0.05, "warmup_limit_s": 2.0, "block_ms": 10.0,
             "min_rounds": 8, "max_rounds": 16, "interval_width": 0.05, "latency_limit_s": 2.0, "throughput_s": 0.24,
-            "energy_s": 1.0, "idle_s": 0.2,
+            "energy_s": 1.0, "idle_s": 0.2, "matrix_rate_s": 0.1,
         }  # fmt: skip
         return cls.of(**{**look, **changes})
 

@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 
 SIZES = {"cuda": 8192, "cpu": 1536}
 """Rows and columns of the square matrices whose product gives the device's rate."""
-RATE_S = 0.4
-"""Seconds spent on it, at least."""
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = RATE_S, size: int | None = None) -> float:
+def matrix_rate(device: torch.device, dtype: torch.dtype, *, seconds: float, size: int | None = None) -> float:
     """Measure the rate of dense matrix products on a device, in FLOP/s.
 
     Args:

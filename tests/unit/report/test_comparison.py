@@ -241,6 +241,13 @@ def test_the_package_itself_measures_one_model(dense: nn.Module) -> None:
     assert [model.id for model in report.models] == ["mine"]
 
 
+def test_each_model_is_held_against_the_matrix_rate_of_its_own_type(dense: nn.Module) -> None:
+    models = {"fp32": dense, "bf16": copy.deepcopy(dense).bfloat16()}
+    report = compare(models, settings=only("throughput", "utilization"))
+    found = {model.id: model.timings[0].utilization.matrix_dtype for model in report.models}
+    assert found == {"fp32": "float32", "bf16": "bfloat16"}
+
+
 def test_no_models_are_refused() -> None:
     with pytest.raises(MeasurementError, match="there are no models to measure"):
         compare({})
