@@ -134,6 +134,11 @@ def test_wrong_parameters_are_refused(parameters: dict[str, Any], message: str) 
         TorchaoConfig(**parameters)
 
 
+def test_some_training_settings_leave_the_others_gentle() -> None:
+    training = TorchaoConfig(scheme="int8-qat", training={"epochs": 3}).training
+    assert (training.epochs, training.lr, training.distill) == (3, 1e-5, 0.5)
+
+
 def test_config_survives_json() -> None:
     config = TorchaoConfig(scheme="int8-static", per_layer={"mlp": "float"}, guarded=Guard(max_kl=0.1), smooth=0.5)
     assert TorchaoConfig(**json.loads(config.model_dump_json())) == config

@@ -67,6 +67,15 @@ class Guard(OptimizerConfig):
         return self
 
 
+class QatTraining(TrainSettings):
+    """How to train with rounding in the loop: the weights are good already, so gently, and with the float teacher."""
+
+    lr: float = Field(default=1e-5, gt=0.0, le=1.0)
+    """Highest learning rate of AdamW; it follows a cosine down to zero."""
+    distill: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Weight of the float model's logits against the labels, 0 (labels only) to 1 (teacher only)."""
+
+
 class TorchaoConfig(OptimizerConfig):
     """Parameters of `torchao`."""
 
@@ -104,7 +113,7 @@ class TorchaoConfig(OptimizerConfig):
     """Images per forward pass while observing and guarding."""
     guarded: Guard | None = None
     """Leave the most damaging layers in float until a limit holds on calibration images."""
-    training: TrainSettings = TrainSettings(epochs=1, lr=1e-5, warmup=0.1, distill=0.5)
+    training: QatTraining = QatTraining()
     """int8-qat: how to train."""
 
     @model_validator(mode="after")
