@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from pah_opt.data.prefetch import ahead, default_workers
 from pah_opt.errors import DataError, MissingBackendError
 from pah_opt.models.quiet import quiet_imports
 
@@ -130,8 +131,11 @@ def shared_batches(
         processes: who shares them.
         skip: batches to leave out at the start, when training is resumed.
     """
-    updates = updates_in_epoch(len(order), batch_size, processes.count)
-    for index in range(skip, updates):
+
+    def prepare(index: int) -> tuple[Batch, int]:
         whole = order[index * batch_size : (index + 1) * batch_size]
         mine = whole[processes.rank :: processes.count]
-        yield next(iter(split.subset(mine.tolist()).batches(len(mine)))), len(whole)
+        return next(iter(split.subset(mine.tolist()).batches(len(mine)))), len(whole)
+
+    updates = updates_in_epoch(len(order), batch_size, processes.count)
+    yield from ahead(prepare, range(skip, updates), default_workers())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pah_opt.data.checks import checked_classes, checked_labels, checked_pixels
 from pah_opt.data.decode import add_to_digest, decode
+from pah_opt.data.prefetch import ahead, default_workers
 from pah_opt.data.preprocess import as_processor, processor_channels, processor_key, resized_processor
 from pah_opt.errors import DataError
 from pah_opt.splits import Batch
@@ -116,6 +118,7 @@ class _PixelStore:
         self.cache_bytes = cache_bytes
         self._kept: dict[int, Tensor] = {}
         self._kept_bytes = 0
+        self._lock = threading.Lock()
         self._channels = processor_channels(processor)
 
     def pixels(self, rows: Sequence[int]) -> Tensor:
@@ -146,11 +149,12 @@ class _PixelStore:
         return torch.stack(pixels)
 
     def _keep(self, fresh: dict[int, Tensor]) -> None:
-        for row, image in fresh.items():
-            if self._kept_bytes + image.nbytes > self.cache_bytes:
-                return
-            self._kept[row] = image
-            self._kept_bytes += image.nbytes
+        with self._lock:  # batches are prepared in threads
+            for row, image in fresh.items():
+                if row in self._kept or self._kept_bytes + image.nbytes > self.cache_bytes:
+                    continue
+                self._kept[row] = image
+                self._kept_bytes += image.nbytes
 
     def resized(self, height: int, width: int) -> _PixelStore:
         processor = resized_processor(self.processor, height, width)
@@ -160,7 +164,7 @@ class _PixelStore:
 
 
 class ImageSplit:
-    """Images that are decoded and preprocessed batch by batch, with a bounded memory of pixels.
+    """Images that are decoded and preprocessed batch by batch, ahead of time, with a bounded memory of pixels.
 
     Grey-scale, palette, RGBA (on white) and 16-bit images become what the processor takes; others are refused by name.
 
@@ -213,8 +217,14 @@ class ImageSplit:
 
     def batches(self, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
         """Yield every image once, in order or shuffled by ``shuffle_seed``; the last batch may be smaller."""
-        for rows in batch_rows(len(self), batch_size, shuffle_seed):
-            yield Batch(self._store.pixels(self._rows[rows].tolist()), self.labels[rows])
+        batches = list(batch_rows(len(self), batch_size, shuffle_seed))
+        if len(batches) < 2:
+            yield from map(self._batch, batches)
+        else:
+            yield from ahead(self._batch, batches, default_workers())
+
+    def _batch(self, rows: Tensor) -> Batch:
+        return Batch(self._store.pixels(self._rows[rows].tolist()), self.labels[rows])
 
     def subset(self, indices: Sequence[int]) -> ImageSplit:
         """Return the images at ``indices``, in that order; kept pixels are shared with this split."""
