@@ -14,7 +14,7 @@ def test_passes_run_for_at_least_the_asked_time() -> None:
     calls: list[int] = []
     passes, seconds = run_for(lambda: calls.append(1), WallTimer(), 0.05)
     assert passes == len(calls)
-    assert 0.05 <= seconds < 0.2
+    assert 0.05 <= seconds < 2
 
 
 def test_a_slow_pass_is_made_once() -> None:
@@ -24,7 +24,7 @@ def test_a_slow_pass_is_made_once() -> None:
 def test_throughput_counts_images() -> None:
     found = throughput_slice(lambda: time.sleep(0.004), 8, WallTimer(), 0.05)
     assert found.images % 8 == 0
-    assert 500 < found.images_per_s <= 2000
+    assert 50 < found.images_per_s <= 2000
 
 
 def test_throughput_is_images_over_wall_time() -> None:

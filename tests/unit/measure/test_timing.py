@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-import time
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pah_opt.errors import MeasurementError
-from pah_opt.measure import timing
+from pah_opt.measure import rounds, throughput, timer, timing, warmup
 from pah_opt.measure.assemble import ratio_of
 from pah_opt.measure.candidate import Candidate
 from pah_opt.measure.nvml import Gpu
@@ -19,25 +19,48 @@ from pah_opt.measure.timer import Call
 from pah_opt.measure.timing import Timed, time_models
 
 
+class Clock:
+    """A clock that only stubs move."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def perf_counter_ns(self) -> int:
+        return self.now_ns
+
+    def perf_counter(self) -> float:
+        return self.now_ns / 1e9
+
+
+@pytest.fixture(autouse=True)
+def clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    fake = Clock()
+    if "real" not in request.node.name:
+        for module in (timer, throughput, warmup, rounds):
+            monkeypatch.setattr(module, "time", fake)
+    Stub.clock = fake
+    return fake
+
+
 class Stub:
     """A candidate whose passes take a known time, and which runs out of memory above a batch size."""
 
     device = torch.device("cpu")
+    clock: Clock
 
     def __init__(self, ms: float, largest: int = 10**6, error: Exception | None = None) -> None:
         self.ms, self.largest = ms, largest
         self.error = error or torch.OutOfMemoryError("CUDA out of memory")
+        self.random = random.Random(ms)
 
     def call(self, batch: int, seed: int = 0) -> Call:
         if batch > self.largest:
             raise self.error
-        return lambda: self._busy(self.ms / 1e3)
+        return self._pass
 
-    @staticmethod
-    def _busy(seconds: float) -> None:
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            pass
+    def _pass(self) -> None:
+        """Take the known time, give or take a tenth."""
+        self.clock.now_ns += int(self.ms * 1e6 * self.random.uniform(0.95, 1.05))
 
 
 def quick(**changes: Any) -> MeasureSettings:
@@ -53,10 +76,10 @@ def timed(candidates: dict[str, Any], batch: Any = 4, gpu: Gpu | None = None, **
 def test_a_model_twice_as_fast_is_measured_so() -> None:
     found = timed({"base": Stub(1.0), "fast": Stub(0.5)})
     ratio = ratio_of(found["fast"], found["base"])
-    assert ratio.speedup_p50_x == pytest.approx(2.0, rel=0.1)
-    assert ratio.throughput_x == pytest.approx(2.0, rel=0.2)
+    assert ratio.speedup_p50_x == pytest.approx(2.0, rel=0.05)
+    assert ratio.throughput_x == pytest.approx(2.0, rel=0.05)
     assert ratio.speedup_ci95_x is not None
-    assert ratio.speedup_ci95_x[0] > 1.0
+    assert 1.8 < ratio.speedup_ci95_x[0] <= 2.0 <= ratio.speedup_ci95_x[1] < 2.2
 
 
 def test_raw_times_are_kept_round_by_round() -> None:
@@ -123,11 +146,13 @@ def test_what_was_measured_before_ctrl_c_is_kept(monkeypatch: pytest.MonkeyPatch
 def test_an_injected_slow_down_of_a_real_model_is_seen(
     model: nn.Module, candidate: Candidate, make_vit: Callable[..., nn.Module]
 ) -> None:
-    """The same model with one more block must come out slower, and an equal one equal."""
+    """The same model with three times as many blocks must come out slower, however busy the machine."""
     deeper = make_vit(num_hidden_layers=6)
     twins = {"base": candidate, "deeper": copy.copy(candidate)}
     twins["deeper"].model = deeper
-    found = timed(twins, batch=1)
+    found = timed(
+        twins, batch=1, max_rounds=40, interval_width=1e-6, latency_limit_s=20.0, groups=frozenset({"latency"})
+    )
     ratio = ratio_of(found["deeper"], found["base"])
     assert ratio.speedup_ci95_x is not None
     assert ratio.speedup_ci95_x[1] < 1.0
