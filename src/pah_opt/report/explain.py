@@ -15,6 +15,10 @@ FASTER = 1.1
 """From this speed-up on nothing needs explaining."""
 FLOATS = frozenset({"fp64", "fp32", "fp16", "bf16"})
 FOUR_BIT = frozenset({"nf4", "fp4", "int4"})
+LEFT_ALONE = ("skipped", "left_in_float", "left_dense")
+"""Under which names steps record layers that they did not touch, with the reason."""
+TOLD = ("kernels_reason", "reason", "note")
+"""Under which names steps record why something did not happen, or what a reader should know."""
 Rule = Callable[["ModelReport", "ModelReport"], Iterator[str]]
 
 
@@ -139,15 +143,28 @@ def _accuracy(model: ModelReport, _baseline: ModelReport) -> Iterator[str]:
     yield f"Against the baseline {flips}: {verdict} (McNemar p = {accuracy.mcnemar_p:.2g})."
 
 
-def _skipped(model: ModelReport, _baseline: ModelReport) -> Iterator[str]:
+def _left_alone(model: ModelReport, _baseline: ModelReport) -> Iterator[str]:
     for number, step in enumerate(model.steps, start=1):
-        skipped = step.achieved.get("skipped")
-        if isinstance(skipped, dict) and skipped:
-            named = "; ".join(f"{path}: {why}" for path, why in list(skipped.items())[:5])
-            more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
-            yield f"Step {number} ({step.use}) left alone {named}{more}."
-        elif isinstance(skipped, list) and skipped:
-            yield f"Step {number} ({step.use}) left alone {', '.join(map(str, skipped[:5]))}."
+        for name in LEFT_ALONE:
+            if named := _named(step.achieved.get(name)):
+                yield f"Step {number} ({step.use}) left alone {named}."
+
+
+def _named(left: object) -> str:
+    """Name at most five layers, each with its reason where there is one."""
+    if isinstance(left, dict):
+        items = [f"{path}: {why}" for path, why in left.items()]
+    else:
+        items = list(map(str, left)) if isinstance(left, (list, tuple)) else []
+    more = f"; and {len(items) - 5} more" if len(items) > 5 else ""
+    return "; ".join(items[:5]) + more
+
+
+def _told_by_steps(model: ModelReport, _baseline: ModelReport) -> Iterator[str]:
+    for number, step in enumerate(model.steps, start=1):
+        for name in TOLD:
+            if isinstance(text := step.achieved.get(name), str) and text:
+                yield f"Step {number} ({step.use}): {text}."
 
 
 def _mode(model: ModelReport) -> str | None:
@@ -157,7 +174,7 @@ def _mode(model: ModelReport) -> str | None:
 
 RULES: tuple[Rule, ...] = (
     _accuracy, _zeros, _uncompiled_int8, _weights_only, _half_precision, _launch_bound, _misaligned, _less_than_macs,
-    _noise, _skipped,
+    _noise, _left_alone, _told_by_steps,
 )  # fmt: skip
 """What is looked for, in the order in which it is told."""
 

@@ -121,8 +121,15 @@ def test_layers_that_were_left_alone_are_named_with_the_reason(words: Any) -> No
     said = words(steps=(StepFigures(use="torchao", achieved={"skipped": skipped}),))
     assert "Step 1 (torchao) left alone layer0: sensitive; " in said
     assert said.endswith("and 2 more.")
+    quantized = words(steps=(StepFigures(use="torchao", achieved={"left_in_float": {"classifier": "skip"}}),))
+    assert "Step 1 (torchao) left alone classifier: skip." in quantized
     listed = words(steps=(StepFigures(use="torchao", achieved={"skipped": ["classifier"]}),))
     assert "left alone classifier." in listed
+
+
+def test_what_steps_tell_about_themselves_is_passed_on(words: Any) -> None:
+    said = words(steps=(StepFigures(use="compile", achieved={"compiled": False, "reason": "no compiler"}),))
+    assert said == "Step 1 (compile): no compiler."
 
 
 def test_blocks_are_shown_before_and_after(make_model: Any, make_blocks: Any) -> None:
