@@ -199,12 +199,12 @@ def integers(tensor: Tensor) -> Tensor:
 
 
 def sample(tensor: Tensor) -> Tensor:
-    """Return elements from all over a tensor: all of a small one, else scattered ones, always the same."""
+    """Return elements from all over a tensor, evenly spaced: of every row and column alike, whatever was pruned."""
     flat = tensor.detach().reshape(-1)
-    if flat.numel() <= SAMPLE:
-        return flat
-    places = torch.arange(SAMPLE, device=flat.device) * 2_654_435_761 % flat.numel()  # Knuth's multiplicative hash
-    return flat[places]
+    step = max(1, flat.numel() // SAMPLE)
+    while math.gcd(step, flat.numel()) > 1:
+        step += 1
+    return flat[::step]
 
 
 def nonzero(tensor: Tensor) -> Tensor:
