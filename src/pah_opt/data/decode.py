@@ -53,6 +53,8 @@ def decode(source: Any, channels: int, where: str) -> Image:
         image.load()
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
+    except MissingBackendError:
+        raise
     except Exception as error:
         raise DataError(
             f"{where} cannot be decoded ({type(error).__name__}: {error}); replace the file or leave it out"

@@ -87,3 +87,10 @@ def test_missing_training_images_are_named() -> None:
 def test_training_images_are_returned() -> None:
     train = split()
     assert training_images(Data(test=split(), train=train)) is train
+
+
+def test_empty_split_is_refused() -> None:
+    empty = split()
+    empty.labels = empty.labels[:0]
+    with pytest.raises(DataError, match="animals is empty"):
+        check_fit(empty, layout_of(tiny_vit(classes=3)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pah_opt.data.decode import decode
-from pah_opt.errors import DataError
+from pah_opt.errors import DataError, MissingBackendError
 
 from .conftest import MakeImage
 
@@ -88,3 +89,9 @@ def test_what_is_no_image_is_refused_with_what_would_be() -> None:
         pixels(np.zeros((2, 2)))
     with pytest.raises(DataError, match="a int is not an image"):
         pixels(5)
+
+
+def test_missing_pillow_names_the_extra(monkeypatch: pytest.MonkeyPatch, make_image: MakeImage) -> None:
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(MissingBackendError, match=r"pip install 'pah-opt\[data\]'"):
+        decode(make_image(), 3, "image 3 of cats")

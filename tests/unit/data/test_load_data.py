@@ -272,3 +272,33 @@ def test_progress_bars_stay_out_of_pipes_and_the_setting_comes_back(table: Any, 
 def test_labels_are_tensors_of_the_split(table: Any, store: Store, processor: Any) -> None:
     data = load_data(store(train=table([0, 1]), test=table([0, 1])), processor)
     assert isinstance(labels_of(data.test), torch.Tensor)
+
+
+def test_empty_split_is_refused(table: Any, tmp_path: Path, processor: Any) -> None:
+    datasets.DatasetDict({"train": table([0, 1]), "test": table([])}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match="test is empty"):
+        load_data(tmp_path / "saved", processor)
+
+
+def test_missing_label_is_named(table: Any, store: Store, processor: Any) -> None:
+    with pytest.raises(DataError, match=r"image 1 of .*:test has no label"):
+        load_data(store(train=table([0, 1]), test=table([0, None, 1])), processor)
+
+
+def test_share_needs_training_images(table: Any, store: Store, processor: Any) -> None:
+    with pytest.raises(DataError, match=r"no split 'train' to hold test images out of; splits: test"):
+        load_data(store(test=table([0, 1])), processor, test_share=0.5)
+
+
+def test_single_table_saved_without_split_names_is_refused(table: Any, tmp_path: Path, processor: Any) -> None:
+    table([0, 1]).save_to_disk(tmp_path / "one")
+    with pytest.raises(DataError):
+        load_data(tmp_path / "one", processor)
+
+
+def test_slices_of_a_column_are_lists(table: Any) -> None:
+    from pah_opt.data.columns import EncodedImages
+
+    part = table([0, 1, 2]).cast_column("img", datasets.Image(decode=False))
+    images = EncodedImages(part, "img", "it")
+    assert images[1:] == [images[1], images[2]]

@@ -195,3 +195,30 @@ def test_unusable_labels_are_refused(labels: list[Any], message: str) -> None:
 def test_unusable_classes_are_refused(names: tuple[str, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
         TensorSplit(torch.zeros(1, 1, 1, 1), torch.tensor([0]), names, "it")
+
+
+def test_refusal_of_the_processor_names_the_images(make_image: MakeImage, processor: Any) -> None:
+    class Refusing:
+        to_dict = processor.to_dict
+
+        def __call__(self, images: Any) -> Any:
+            raise ValueError("no such resampling")
+
+    split = ImageSplit(images(make_image), [0, 1] * 3, NAMES, Refusing(), "pictures")
+    with pytest.raises(DataError, match="the image processor refuses images 0 to 5 of pictures: no such resampling"):
+        all_pixels(split, 6)
+
+
+def test_fingerprint_covers_paths_arrays_and_pil_images(make_image: MakeImage, processor: Any, tmp_path: Any) -> None:
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    path = tmp_path / "a.png"
+    path.write_bytes(make_image(1))
+    decoded = Image.open(io.BytesIO(make_image(1)))
+    stored = [make_image(1), path, decoded, np.asarray(decoded)]
+    splits = [ImageSplit([image], [0], NAMES, processor, "it") for image in stored]
+    assert splits[0].fingerprint == splits[1].fingerprint, "a file counts by its content"
+    assert len({split.fingerprint for split in splits}) == 3
