@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pah_opt.errors import MeasurementError
 from pah_opt.measure.accuracy import Predictions, predict
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from pah_opt.measure.candidate import Candidate
-    from pah_opt.measure.settings import MeasureSettings
+    from pah_opt.measure.settings import Batch, MeasureSettings
     from pah_opt.metric import Metric
     from pah_opt.splits import Split
 
@@ -145,18 +145,42 @@ class Session:
         for dtype in dict.fromkeys(candidate.dtype for candidate in self.candidates.values()):
             self.rates[dtype] = matrix_rate(self.device, dtype, seconds=self.settings.matrix_rate_s)
 
-    def _timing(self, batch: Any) -> Callable[[], None]:
+    def _timing(self, batch: Batch) -> Callable[[], None]:
         def stage() -> None:
             timed: dict[str, Timed] = {}
+            size, note = self._affordable(batch)
+            there = [
+                each for one in self.collected.values() for each in one.timings.values() if each.batch_size == size
+            ]
+            if note and there:
+                for each in there:
+                    each.notes += note
+                return
             try:
                 time_models(
-                    self.candidates, batch, self.settings, baseline=self.baseline, gpu=self.gpu.value, into=timed
+                    self.candidates, size, self.settings, baseline=self.baseline, gpu=self.gpu.value, into=timed
                 )
             finally:
                 for name, found in timed.items():
+                    found.notes += note
                     self.collected[name].timings[batch] = found
 
         return stage
+
+    def _affordable(self, batch: Batch) -> tuple[Batch, list[str]]:
+        """Return the batch, halved as often as it takes for a pass not to last too long, and a note when it was."""
+        longest = self.settings.longest_pass_s
+        known = [timed for each in self.collected.values() for timed in each.timings.values()]
+        if longest is None or batch == "best" or not known:
+            return batch, []
+        image_ms = max(timed.warm.typical_ms / timed.batch_size for timed in known)
+        size = batch
+        while size > 1 and size * image_ms > 1e3 * longest:
+            size //= 2
+        if size == batch:
+            return batch, []
+        slow = f"where a pass of the slowest model takes about {batch * image_ms / 1e3:.1f} s"
+        return size, [f"measured at batch {size} instead of {batch}, {slow}"]
 
     def _memory(self) -> None:
         for each in self.collected.values():

@@ -26,6 +26,8 @@ class MeasureSettings(BaseModel):
     """Images in a forward pass; ``best`` searches the batch with the highest throughput for each model."""
     largest_batch: int = Field(default=1024, ge=1)
     """Where the search for the best batch ends."""
+    longest_pass_s: float | None = Field(default=None, gt=0)
+    """Halve larger batches for every model until a pass of the slowest takes about this long; by default never."""
     warmup_iters: int = Field(default=10, ge=1)
     """Forward passes before timing, at least."""
     warmup_s: float = Field(default=1.0, ge=0)
@@ -63,9 +65,9 @@ class MeasureSettings(BaseModel):
     def quick(cls, **changes: Any) -> MeasureSettings:
         """Settings for a look: a small model takes well under a second, a ViT-B on two cores about a minute."""
         look: dict[str, Any] = {
-            "batch_sizes": (1, 32), "warmup_iters": 3, "warmup_s": 0.05, "warmup_limit_s": 2.0, "block_ms": 10.0,
-            "min_rounds": 8, "max_rounds": 16, "interval_width": 0.05, "latency_limit_s": 2.0, "throughput_s": 0.24,
-            "energy_s": 1.0, "idle_s": 0.2, "matrix_rate_s": 0.1,
+            "batch_sizes": (1, 32), "longest_pass_s": 0.5, "warmup_iters": 3, "warmup_s": 0.05, "warmup_limit_s": 2.0,
+            "block_ms": 10.0, "min_rounds": 8, "max_rounds": 16, "interval_width": 0.05, "latency_limit_s": 2.0,
+            "throughput_s": 0.24, "energy_s": 1.0, "idle_s": 0.2, "matrix_rate_s": 0.1,
         }  # fmt: skip
         return cls.of(**{**look, **changes})
 

@@ -248,6 +248,14 @@ def test_each_model_is_held_against_the_matrix_rate_of_its_own_type(dense: nn.Mo
     assert found == {"fp32": "float32", "bf16": "bfloat16"}
 
 
+def test_a_batch_that_takes_too_long_is_halved_for_everyone_and_that_is_said(dense: nn.Module) -> None:
+    slow = only("latency").model_copy(update={"batch_sizes": (1, 64), "longest_pass_s": 1e-5})
+    report = compare({"x": dense, "y": copy.deepcopy(dense)}, settings=slow)
+    for model in report.models:
+        assert [timing.workload.batch_size for timing in model.timings] == [1]
+        assert any(note.startswith("measured at batch 1 instead of 64") for note in model.timings[0].notes)
+
+
 def test_no_models_are_refused() -> None:
     with pytest.raises(MeasurementError, match="there are no models to measure"):
         compare({})
