@@ -90,7 +90,9 @@ class Poison(Scale):
     summary = "Leave NaN."
 
     def apply(self, model: nn.Module, config: ScaleConfig, context: Context) -> nn.Module:
-        return super().apply(model, ScaleConfig(factor=float("nan")), context)
+        with torch.no_grad():
+            model.get_submodule(context.adapter.layout(model).blocks[0].mlp.fc1).weight.mul_(float("nan"))
+        return model
 
 
 class Lies(Scale):
@@ -172,7 +174,7 @@ class Plugin:
         return [strategy() for strategy in STRATEGIES]
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def strategies() -> Iterator[None]:
     plugins.register(Plugin(), name="misbehaving")
     yield
