@@ -81,10 +81,14 @@ def test_blocks_that_compete_keep_more_than_blocks_cut_alike(judge: Any, pruned:
 def test_later_blocks_are_repaired_on_what_the_pruned_ones_before_produce(
     bench: Any, trained: nn.Module, judge: Any
 ) -> None:
-    """Each block's new bias makes up for the mean of its own inputs, not of the dense model's."""
+    """Each block's new bias makes up for the mean of its own inputs, not of the dense model's.
+
+    Without a focus, so that the mean is the plain one over all tokens that is taken here.
+    """
     from pah_opt.models.calibration import collect_inputs_covariance
 
-    pruned, _ = bench.run(STRATEGY, trained, judge.calibration, mlp=0.5, repair="mean", importance="magnitude")
+    options = {"mlp": 0.5, "repair": "mean", "importance": "magnitude", "focus": "none"}
+    pruned, _ = bench.run(STRATEGY, trained, judge.calibration, **options)
     layout = bench.layout(pruned)
     path = layout.blocks[-1].mlp.fc2
     seen = collect_inputs_covariance(pruned, layout, [path], judge.calibration)[path]

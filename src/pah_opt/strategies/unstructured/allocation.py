@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pah_opt.strategies.unstructured.cut import cut_mask, find_cut
 from pah_opt.strategies.unstructured.gradients import mean_gradients
 from pah_opt.strategies.unstructured.importance import gradient_scores, lamp_scores
 from pah_opt.strategies.unstructured.masking import zero_count
+from pah_opt.strategies.unstructured.prune import global_masks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,10 +53,7 @@ def allocate(
 
 def global_counts(layers: Mapping[str, nn.Linear], score: Score, zeros: float) -> dict[str, int]:
     """Return how many of each layer's weights are among the lowest-scored of all; together exactly their share."""
-    total = zero_count(zeros, sum(layer.weight.numel() for layer in layers.values()))
-    cut = find_cut([lambda path=path: score(path) for path in layers], total)  # type: ignore[misc]  # bound early
-    counts, ties = {}, cut.ties
-    for path in layers:
-        drop, ties = cut_mask(score(path), cut, ties)
-        counts[path] = int(drop.sum())
+    counts = dict.fromkeys(layers, 0)
+    for path, _, drop in global_masks(layers, score, zeros):
+        counts[path] += int(drop.sum())
     return counts

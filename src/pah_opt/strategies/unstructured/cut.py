@@ -1,24 +1,25 @@
 """Find the k-th smallest score over many tensors, exactly, without ever joining them.
 
 Non-negative IEEE floats sort like their bit patterns read as integers. Two counting passes, over the upper and then
-the lower 16 bits, therefore give the exact k-th smallest value in time linear in the number of scores, with one layer's
+the lower 16 bits, therefore give the exact k-th smallest value in time linear in the number of scores, with one piece's
 scores and two small histograms in memory. ``torch.topk`` over the joined scores needs several times the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 Piece = Callable[[], Tensor]
-"""Computes the scores of one layer: float32, non-negative, no NaN; called once a pass."""
+"""Computes the scores of one layer, or of a part of one: float32, non-negative, no NaN; called once a pass."""
 
 _LOW_BITS = 16
 _LOW_BINS = 1 << _LOW_BITS
 _HIGH_BINS = 1 << (31 - _LOW_BITS)
+_BATCH = 1 << 17
 
 
 class Cut(NamedTuple):
@@ -81,9 +82,27 @@ def _low_within(bits: Tensor, high: int) -> Tensor:
 
 def _histogram(digits: Iterable[Tensor], bins: int) -> Tensor:
     total = torch.zeros(bins, dtype=torch.int64)
-    for piece in digits:
-        total += torch.bincount(piece, minlength=bins).cpu()
+    for batch in _batches(digits):
+        total += torch.bincount(batch, minlength=bins).cpu()
     return total
+
+
+def _batches(digits: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Join small pieces: a histogram of few digits would cost more for its bins than for the digits."""
+    waiting: list[Tensor] = []
+    size = 0
+    for piece in digits:
+        waiting.append(piece)
+        size += piece.numel()
+        if size >= _BATCH:
+            yield _joined(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(pieces: Sequence[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
 
 
 def _bin_of(histogram: Tensor, count: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
 import torch
@@ -66,11 +67,12 @@ def wanda(weight: Tensor, rms: Tensor) -> Tensor:
 
 def random_scores(layers: Mapping[str, nn.Linear], seed: int) -> Score:
     """Score weights at random: the baseline any importance must beat. The same seed gives the same scores."""
-    places = {path: place for place, path in enumerate(layers)}
 
-    def score(path: str) -> Tensor:
-        generator = torch.Generator().manual_seed(seed + places[path])
-        weight = layers[path].weight
+    def score(path: str, rows: slice) -> Tensor:
+        # A generator on the CPU looks at 32 bits of its seed only: sums and shifts of numbers would soon repeat.
+        mixed = zlib.crc32(f"{seed}/{path}/{rows.start or 0}".encode())
+        generator = torch.Generator().manual_seed(mixed)
+        weight = layers[path].weight[rows]
         return torch.rand(weight.shape, generator=generator).to(weight.device)
 
     return score
@@ -79,7 +81,7 @@ def random_scores(layers: Mapping[str, nn.Linear], seed: int) -> Score:
 def wanda_scores(model: nn.Module, layers: Mapping[str, nn.Linear], seeing: Observation, context: Context) -> Score:
     """Observe the layers' inputs in one pass and score by :func:`wanda`."""
     rms = input_rms(model, layers, context, seeing)
-    return lambda path: wanda(layers[path].weight, rms[path])
+    return lambda path, rows: wanda(layers[path].weight[rows], rms[path])
 
 
 def scores(model: nn.Module, layers: Mapping[str, nn.Linear], config: UnstructuredConfig, context: Context) -> Score:
@@ -99,10 +101,10 @@ def scores(model: nn.Module, layers: Mapping[str, nn.Linear], config: Unstructur
 def gradient_scores(layers: Mapping[str, nn.Linear], seen: Mapping[str, GradientSums], importance: str) -> Score:
     """Score by :func:`taylor` from mean gradients, or by :func:`optimal_brain_damage` from mean squared ones."""
     formula = taylor if importance == "taylor" else optimal_brain_damage
-    return lambda path: formula(layers[path].weight, seen[path].weight)
+    return lambda path, rows: formula(layers[path].weight[rows], seen[path].weight[rows])
 
 
 def lamp_scores(layers: Mapping[str, nn.Linear]) -> Score:
     """Score by :func:`lamp`; kept in memory, because sorting every layer for each pass anew would triple the time."""
     kept = {path: lamp(layer.weight) for path, layer in layers.items()}
-    return kept.__getitem__
+    return lambda path, rows: kept[path][rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,19 +11,24 @@ from pah_opt.strategies.unstructured.cut import cut_mask, find_cut
 from pah_opt.strategies.unstructured.masking import group_mask, row_mask, zero_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor, nn
 
     from pah_opt.strategies.unstructured.config import NmPattern, Scope
 
-    Score = Callable[[str], Tensor]
-    # Gives a layer's scores by its path: float32, shaped like the weight, non-negative; the lowest go.
+    Score = Callable[[str, slice], Tensor]
+    # Gives the scores of some rows of a layer by its path: float32, shaped like them, non-negative; the lowest go.
+
+ALL = slice(None)
+"""Every row of a layer."""
+PART = 1 << 18
+"""Weights that are scored at once: their scores stay in a processor's cache, and memory is not asked for anew."""
 
 
 def magnitude(layers: Mapping[str, nn.Linear]) -> Score:
     """Score weights by their absolute value (their squares order them the same way)."""
-    return lambda path: layers[path].weight.detach().abs().float()
+    return lambda path, rows: layers[path].weight.detach()[rows].abs().float()
 
 
 @torch.no_grad()
@@ -42,7 +48,7 @@ def prune(
         _prune_together(layers, score, zeros)
         return
     for path, layer in layers.items():
-        layer.weight.masked_fill_(layer_mask(score(path), zeros, scope, pattern), 0)
+        layer.weight.masked_fill_(layer_mask(score(path, ALL), zeros, scope, pattern), 0)
 
 
 def layer_mask(scores: Tensor, zeros: float, scope: Scope, pattern: NmPattern | None) -> Tensor:
@@ -60,9 +66,30 @@ def smallest_mask(scores: Tensor, count: int) -> Tensor:
 
 
 def _prune_together(layers: Mapping[str, nn.Linear], score: Score, zeros: float) -> None:
+    for path, rows, drop in global_masks(layers, score, zeros):
+        layers[path].weight[rows].masked_fill_(drop, 0)
+
+
+def global_masks(layers: Mapping[str, nn.Linear], score: Score, zeros: float) -> Iterator[tuple[str, slice, Tensor]]:
+    """Yield, part by part, which weights are among the lowest-scored of all layers, exactly ``zeros`` of them together.
+
+    Yields:
+        A path, rows of that layer, and bool for each of their weights.
+    """
     count = zero_count(zeros, sum(layer.weight.numel() for layer in layers.values()))
-    cut = find_cut([lambda path=path: score(path) for path in layers], count)  # type: ignore[misc]  # bound early
+    places = [(path, rows) for path, layer in layers.items() for rows in parts(*layer.weight.shape)]
+    cut = find_cut([partial(score, *place) for place in places], count)
     ties = cut.ties
-    for path, layer in layers.items():
-        drop, ties = cut_mask(score(path), cut, ties)
-        layer.weight.masked_fill_(drop, 0)
+    for path, rows in places:
+        drop, ties = cut_mask(score(path, rows), cut, ties)
+        yield path, rows, drop
+
+
+def parts(rows: int, columns: int) -> list[slice]:
+    """Cut a matrix into groups of rows of about :data:`PART` weights.
+
+    >>> parts(3, 1 << 17)
+    [slice(0, 2, None), slice(2, 3, None)]
+    """
+    step = max(1, PART // columns)
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

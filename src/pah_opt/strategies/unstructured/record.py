@@ -43,10 +43,12 @@ def record_zeros(
     after = zeros_of(layers)
     sizes = {path: layer.weight.numel() for path, layer in layers.items()}
     new = sum(after.values()) - sum(before.values())
-    parameters = list(model.parameters())
+    chosen = {id(layer.weight) for layer in layers.values()}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    everything = sum(sizes.values()) + sum(parameter.numel() for parameter in others)
     context.record("sparsity_asked", asked)
     context.record("sparsity", sum(after.values()) / sum(sizes.values()))
-    context.record("model_sparsity", sum(map(_zeros, parameters)) / sum(p.numel() for p in parameters))
+    context.record("model_sparsity", (sum(after.values()) + sum(map(_zeros, others))) / everything)
     context.record("new_zeros", new)
     context.record(
         "layers", {path: {"weights": n, "zeros": after[path], "sparsity": after[path] / n} for path, n in sizes.items()}

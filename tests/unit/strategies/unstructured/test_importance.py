@@ -6,6 +6,7 @@ from torch import nn
 
 from pah_opt.strategies.unstructured.gradients import add_gradient, add_squared_gradients
 from pah_opt.strategies.unstructured.importance import lamp, optimal_brain_damage, random_scores, taylor, wanda
+from pah_opt.strategies.unstructured.prune import ALL
 
 
 def test_lamp_is_the_square_over_the_squares_that_are_not_smaller() -> None:
@@ -49,9 +50,9 @@ def test_wanda_weighs_each_column_by_its_input() -> None:
 def test_random_scores_are_the_same_each_time_and_differ_by_seed_and_layer() -> None:
     layers = {"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)}
     score = random_scores(layers, 1)
-    assert torch.equal(score("a"), score("a"))
-    assert not torch.equal(score("a"), score("b"))
-    assert not torch.equal(score("a"), random_scores(layers, 2)("a"))
+    assert torch.equal(score("a", ALL), score("a", ALL))
+    assert not torch.equal(score("a", ALL), score("b", ALL))
+    assert not torch.equal(score("a", ALL), random_scores(layers, 2)("a", ALL))
 
 
 @pytest.mark.parametrize("tokens", [(), (7,), (2, 3)])
