@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +123,7 @@ def _library() -> Any:
 
 
 def _local(datasets: Any, path: Path) -> Mapping[str, Any]:
+    _check_saved_splits(path)
     try:
         with _quiet(datasets):
             if (path / "dataset_dict.json").exists():
@@ -132,6 +134,17 @@ def _local(datasets: Any, path: Path) -> Mapping[str, Any]:
             f"the images in {str(path)!r} cannot be read ({_reason(error)}); it should hold parquet files as the hub "
             "stores them, or train/ and test/ with a folder of images for each class"
         ) from error
+
+
+def _check_saved_splits(path: Path) -> None:
+    """Name a saved split without images: ``datasets.load_from_disk`` fails on its missing files with an IndexError."""
+    for state in sorted(path.glob("*/state.json")):
+        try:
+            files = json.loads(state.read_text(encoding="utf-8")).get("_data_files")
+        except (OSError, ValueError, AttributeError):
+            continue  # damaged; reading it says how
+        if files == []:
+            raise DataError(f"{path}:{state.parent.name} is empty; save the data set with images in every split")
 
 
 def _from_hub(datasets: Any, name: str) -> Mapping[str, Any]:
