@@ -1,4 +1,4 @@
-"""See what goes into modules and what comes out of them, without leaving a hook behind."""
+"""See what goes into modules and what comes out of them, without leaving a hook or a gradient behind."""
 
 from __future__ import annotations
 
@@ -42,6 +42,19 @@ def watching_outputs(modules: Mapping[str, nn.Module], see: Callable[[str, Tenso
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def frozen_parameters(model: nn.Module) -> Iterator[None]:
+    """Let no parameter ask for a gradient until the ``with`` block ends: only those of activations are wanted."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def first_output(output: Any) -> Tensor:

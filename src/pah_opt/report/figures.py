@@ -72,58 +72,88 @@ def _top1_drop(report: ModelReport) -> Found:
     return Found(None if delta.value is None else 0.0 - delta.value, delta.reason)
 
 
+def _group(
+    find: Callable[[str, str], Callable[[ModelReport], Found]],
+    group: str,
+    prefix: str = "",
+    /,
+    **rows: tuple[Better, str],
+) -> dict[str, Figure]:
+    """Make the figures of one group of a report, from which way is better and what each is, by their names there."""
+    return {prefix + name: Figure(find(group, name), better, summary) for name, (better, summary) in rows.items()}
+
+
 FIGURES: dict[str, Figure] = {
-    "top1": Figure(_in("accuracy", "top1"), "higher", "share of test images classified correctly, 0 to 1"),
-    "top5": Figure(_in("accuracy", "top5"), "higher", "share with the label among five guesses, 0 to 1"),
+    **_group(
+        _in,
+        "accuracy",
+        top1=("higher", "share of test images classified correctly, 0 to 1"),
+        top5=("higher", "share with the label among five guesses, 0 to 1"),
+    ),
     "top1_drop_pp": Figure(_top1_drop, "lower", "top-1 lost against the baseline, percentage points"),
-    "top1_delta_pp": Figure(
-        _in("accuracy", "top1_delta_pp"), "higher", "top-1 against the baseline, percentage points"
+    **_group(
+        _in,
+        "accuracy",
+        top1_delta_pp=("higher", "top-1 against the baseline, percentage points"),
+        flips_to_wrong=("lower", "images only the baseline gets right"),
+        flips_to_right=("higher", "images only this model gets right"),
+        mcnemar_p=("neither", "p-value of McNemar's test against the baseline"),
+        agreement_with_baseline=("higher", "share of images answered as the baseline does, 0 to 1"),
+        nll=("lower", "mean negative log-likelihood, nats"),
+        ece=("lower", "expected calibration error, 0 to 1"),
     ),
-    "flips_to_wrong": Figure(_in("accuracy", "flips_to_wrong"), "lower", "images only the baseline gets right"),
-    "flips_to_right": Figure(_in("accuracy", "flips_to_right"), "higher", "images only this model gets right"),
-    "mcnemar_p": Figure(_in("accuracy", "mcnemar_p"), "neither", "p-value of McNemar's test against the baseline"),
-    "agreement_with_baseline": Figure(
-        _in("accuracy", "agreement_with_baseline"), "higher", "share of images answered as the baseline does, 0 to 1"
+    **_group(
+        _in,
+        "vs_baseline",
+        speedup_p50_x=("higher", "baseline's latency over this model's, smallest batch"),
+        throughput_x=("higher", "throughput over the baseline's, largest batch"),
+        size_x=("higher", "baseline's file size over this model's"),
+        energy_x=("higher", "baseline's joules an image over this model's"),
+        params_x=("higher", "baseline's parameters over this model's"),
+        macs_x=("higher", "baseline's MACs over this model's"),
     ),
-    "nll": Figure(_in("accuracy", "nll"), "lower", "mean negative log-likelihood, nats"),
-    "ece": Figure(_in("accuracy", "ece"), "lower", "expected calibration error, 0 to 1"),
-    "speedup_p50_x": Figure(
-        _in("vs_baseline", "speedup_p50_x"), "higher", "baseline's latency over this model's, smallest batch"
+    **_group(
+        _at_smallest,
+        "latency",
+        "latency_",
+        p50_ms=("lower", "median latency, smallest batch, ms"),
+        p90_ms=("lower", "90th percentile of latency, smallest batch, ms"),
+        p99_ms=("lower", "99th percentile of latency, smallest batch, ms"),
+        mean_ms=("lower", "mean latency, smallest batch, ms"),
     ),
-    "throughput_x": Figure(
-        _in("vs_baseline", "throughput_x"), "higher", "throughput over the baseline's, largest batch"
+    **_group(_at_smallest, "latency", compile_s=("lower", "seconds spent compiling")),
+    **_group(_at_largest, "throughput", images_per_s=("higher", "throughput, largest batch, images/s")),
+    **_group(
+        _at_largest,
+        "energy",
+        j_per_image=("lower", "energy of an image, largest batch, J"),
+        images_per_j=("higher", "images for a joule, largest batch"),
+        mean_power_w=("lower", "mean power, largest batch, W"),
     ),
-    "size_x": Figure(_in("vs_baseline", "size_x"), "higher", "baseline's file size over this model's"),
-    "energy_x": Figure(_in("vs_baseline", "energy_x"), "higher", "baseline's joules an image over this model's"),
-    "params_x": Figure(_in("vs_baseline", "params_x"), "higher", "baseline's parameters over this model's"),
-    "macs_x": Figure(_in("vs_baseline", "macs_x"), "higher", "baseline's MACs over this model's"),
-    "latency_p50_ms": Figure(_at_smallest("latency", "p50_ms"), "lower", "median latency, smallest batch, ms"),
-    "latency_p90_ms": Figure(
-        _at_smallest("latency", "p90_ms"), "lower", "90th percentile of latency, smallest batch, ms"
+    **_group(
+        _at_largest,
+        "utilization",
+        mfu_pct=("higher", "FLOP/s over the device's matrix rate, largest batch, percent"),
+        gpu_pct_mean=("higher", "GPU utilization, percent"),
     ),
-    "latency_p99_ms": Figure(
-        _at_smallest("latency", "p99_ms"), "lower", "99th percentile of latency, smallest batch, ms"
+    **_group(
+        _in,
+        "memory",
+        artifact_bytes=("lower", "bytes of the saved tensors"),
+        weights_bytes=("lower", "bytes of all tensors in memory"),
+        peak_allocated_bytes=("lower", "most bytes in CUDA tensors"),
+        peak_reserved_bytes=("lower", "most bytes held by CUDA's allocator"),
+        host_rss_peak_bytes=("lower", "most resident bytes of the process"),
     ),
-    "latency_mean_ms": Figure(_at_smallest("latency", "mean_ms"), "lower", "mean latency, smallest batch, ms"),
-    "compile_s": Figure(_at_smallest("latency", "compile_s"), "lower", "seconds spent compiling"),
-    "images_per_s": Figure(_at_largest("throughput", "images_per_s"), "higher", "throughput, largest batch, images/s"),
-    "j_per_image": Figure(_at_largest("energy", "j_per_image"), "lower", "energy of an image, largest batch, J"),
-    "images_per_j": Figure(_at_largest("energy", "images_per_j"), "higher", "images for a joule, largest batch"),
-    "mean_power_w": Figure(_at_largest("energy", "mean_power_w"), "lower", "mean power, largest batch, W"),
-    "mfu_pct": Figure(
-        _at_largest("utilization", "mfu_pct"), "higher", "FLOP/s over the device's matrix rate, largest batch, percent"
+    **_group(
+        _in,
+        "model",
+        params=("lower", "parameters"),
+        params_nonzero=("lower", "parameters that are not zero"),
+        sparsity_pct=("higher", "share of zeros among the parameters, percent"),
+        macs=("lower", "multiply-accumulates of one image"),
+        flops=("lower", "floating-point operations of one image"),
     ),
-    "gpu_pct_mean": Figure(_at_largest("utilization", "gpu_pct_mean"), "higher", "GPU utilization, percent"),
-    "artifact_bytes": Figure(_in("memory", "artifact_bytes"), "lower", "bytes of the saved tensors"),
-    "weights_bytes": Figure(_in("memory", "weights_bytes"), "lower", "bytes of all tensors in memory"),
-    "peak_allocated_bytes": Figure(_in("memory", "peak_allocated_bytes"), "lower", "most bytes in CUDA tensors"),
-    "peak_reserved_bytes": Figure(_in("memory", "peak_reserved_bytes"), "lower", "most bytes held by CUDA's allocator"),
-    "host_rss_peak_bytes": Figure(_in("memory", "host_rss_peak_bytes"), "lower", "most resident bytes of the process"),
-    "params": Figure(_in("model", "params"), "lower", "parameters"),
-    "params_nonzero": Figure(_in("model", "params_nonzero"), "lower", "parameters that are not zero"),
-    "sparsity_pct": Figure(_in("model", "sparsity_pct"), "higher", "share of zeros among the parameters, percent"),
-    "macs": Figure(_in("model", "macs"), "lower", "multiply-accumulates of one image"),
-    "flops": Figure(_in("model", "flops"), "lower", "floating-point operations of one image"),
 }
 """Every figure that gates can name; plugins' figures are ``extra.<name>``."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from pah_opt.optimizer import Effect, Goal, Optimizer, OptimizerConfig, Tags
 
@@ -12,11 +12,24 @@ if TYPE_CHECKING:
     from pah_opt.optimizer import Context
 
 
+ConfigT = TypeVar("ConfigT", bound=OptimizerConfig)
+
+
+class Fusion(Optimizer[ConfigT]):
+    """A strategy that has the same computed by fewer kernels; a subclass says what."""
+
+    goal: ClassVar[Goal] = "latency"
+
+    def expects(self, config: ConfigT) -> Effect:
+        """Promise another way of computing; that the logits agree is checked while fusing."""
+        return Effect(new_type=True)
+
+
 class FusedAttentionConfig(OptimizerConfig):
     """Parameters of `fused-attention`: none."""
 
 
-class FusedAttention(Optimizer[FusedAttentionConfig]):
+class FusedAttention(Fusion[FusedAttentionConfig]):
     """Compute attention with ``scaled_dot_product_attention`` where the model writes it out.
 
     The fused kernels never hold the matrix of scores: less memory, fewer passes over it. Models of transformers use
@@ -29,7 +42,6 @@ class FusedAttention(Optimizer[FusedAttentionConfig]):
     summary: ClassVar[str] = (
         "Compute attention with fused kernels (scaled_dot_product_attention) instead of step by step."
     )
-    goal: ClassVar[Goal] = "latency"
     references: ClassVar[tuple[str, ...]] = (
         "FlashAttention: https://arxiv.org/abs/2205.14135",
         "FlashAttention-2: https://arxiv.org/abs/2307.08691",
@@ -38,10 +50,6 @@ class FusedAttention(Optimizer[FusedAttentionConfig]):
     def tags(self, config: FusedAttentionConfig) -> Tags:
         """Need modules that can still be changed; linear layers may be of any type."""
         return Tags(requires=frozenset({"graph:eager"}))
-
-    def expects(self, config: FusedAttentionConfig) -> Effect:
-        """Promise another way of computing; that the logits agree is checked while fusing."""
-        return Effect(new_type=True)
 
     def check(self, model: nn.Module, config: FusedAttentionConfig, context: Context) -> list[str]:
         """Find a model whose attention is fused already."""
@@ -62,7 +70,7 @@ class FusedQkvConfig(OptimizerConfig):
     """Parameters of `fused-qkv`: none."""
 
 
-class FusedQkv(Optimizer[FusedQkvConfig]):
+class FusedQkv(Fusion[FusedQkvConfig]):
     """Compute query, key and value with one matrix product instead of three.
 
     The same arithmetic in fewer, larger kernels, which helps small batches on a GPU most. Blocks that have one already
@@ -73,15 +81,10 @@ class FusedQkv(Optimizer[FusedQkvConfig]):
     name: ClassVar[str] = "fused-qkv"
     config_type = FusedQkvConfig
     summary: ClassVar[str] = "Compute query, key and value with one matrix product."
-    goal: ClassVar[Goal] = "latency"
 
     def tags(self, config: FusedQkvConfig) -> Tags:
         """Need plain weights, which are stacked."""
         return Tags(requires=frozenset({"weights:float", "graph:eager"}))
-
-    def expects(self, config: FusedQkvConfig) -> Effect:
-        """Promise another way of computing; that the logits agree is checked while fusing."""
-        return Effect(new_type=True)
 
     def check(self, model: nn.Module, config: FusedQkvConfig, context: Context) -> list[str]:
         """Find a model with nothing left to fuse, and attention that does more than project and attend."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -10,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pah_opt.errors import DataError
-from pah_opt.models.calibration import calibration_batches, checked_pixels, watching_inputs, watching_outputs
+from pah_opt.models.calibration import calibration_batches, checked_pixels
+from pah_opt.models.watching import frozen_parameters, watching_inputs, watching_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pah_opt.layout import Layout, ModelAdapter
     from pah_opt.splits import Split
@@ -60,7 +60,8 @@ def gate_gradients(
         inputs.register_hook(keep)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     like = next(model.parameters())
-    with _frozen(model), watching_inputs({p: model.get_submodule(p) for p in units}, see), torch.enable_grad():
+    readers = {path: model.get_submodule(path) for path in units}
+    with frozen_parameters(model), watching_inputs(readers, see), torch.enable_grad():
         for pixels, labels in split.batches(batch_size):
             ready = checked_pixels(pixels, layout, split.name).to(like.device, like.dtype).requires_grad_()
             logits = adapter.logits(model(ready))
@@ -120,7 +121,8 @@ def output_sensitivities(
     images = 0
     generator = torch.Generator().manual_seed(seed)
     like = next(model.parameters())
-    with _frozen(model), watching_outputs({p: model.get_submodule(p) for p in paths}, see), torch.enable_grad():
+    writers = {path: model.get_submodule(path) for path in paths}
+    with frozen_parameters(model), watching_outputs(writers, see), torch.enable_grad():
         for pixels in calibration_batches(split, layout, batch_size, like):
             images += len(pixels)
             logits = adapter.logits(model(pixels.requires_grad_())).float()
@@ -141,16 +143,3 @@ def _checked(labels: Tensor, logits: Tensor, name: str) -> Tensor:
             f"labels of {name} go from {int(labels.min())} to {int(labels.max())}; the model knows 0 to {classes - 1}"
         )
     return labels.to(logits.device)
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Keep parameters from collecting gradients: only those of activations are wanted."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)

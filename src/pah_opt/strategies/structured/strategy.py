@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from pah_opt.environment import Backend
 from pah_opt.optimizer import Effect, Goal, Needs, Optimizer
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pah_opt.optimizer import Context
 
 TORCH_PRUNING = Backend("torch-pruning", ">=1.6,<2")
-NARROWER = Effect(fewer_parameters=True, fewer_bytes=True, same_shapes=False)
+
+ConfigT = TypeVar("ConfigT", StructuredConfig, DepthConfig, WidthConfig)
 
 
 def _needs(importance: str, repair: str) -> Needs:
@@ -34,27 +35,32 @@ def _needs(importance: str, repair: str) -> Needs:
     )
 
 
-class StructuredPruning(Optimizer[StructuredConfig]):
+class Remover(Optimizer[ConfigT]):
+    """A strategy that takes whole parts out of a model; a subclass says which ones, and how."""
+
+    goal: ClassVar[Goal] = "both"
+
+    def expects(self, config: ConfigT) -> Effect:
+        """Return the effect: parameters and bytes fall; blocks that stay may be numbered anew."""
+        return Effect(fewer_parameters=True, fewer_bytes=True, same_shapes=False)
+
+    def needs(self, config: ConfigT) -> Needs:
+        """Return what the importance and the repair need."""
+        return _needs(config.importance, config.repair)
+
+
+class StructuredPruning(Remover[StructuredConfig]):
     """Remove attention heads, head dimensions and hidden units."""
 
     name: ClassVar[str] = "structured-pruning"
     config_type = StructuredConfig
     summary: ClassVar[str] = "Remove attention heads, head dimensions and hidden units; the rest takes over what it can"
-    goal: ClassVar[Goal] = "both"
     references: ClassVar[tuple[str, ...]] = (
         "Fang et al., DepGraph: towards any structural pruning (arXiv 2301.12900)",
         "Kurtic et al., ZipLM: inference-aware structured pruning of language models (arXiv 2302.04089)",
         "Fang et al., Isomorphic pruning for vision models (arXiv 2407.04616)",
     )
     backends: ClassVar[tuple[Backend, ...]] = (TORCH_PRUNING,)
-
-    def expects(self, config: StructuredConfig) -> Effect:
-        """Return the effect: parameters and bytes fall."""
-        return NARROWER
-
-    def needs(self, config: StructuredConfig) -> Needs:
-        """Return what the importance and the repair need."""
-        return _needs(config.importance, config.repair)
 
     def check(self, model: nn.Module, config: StructuredConfig, context: Context) -> list[str]:
         """Return shares and targets that this model's widths do not allow."""
@@ -69,21 +75,16 @@ class StructuredPruning(Optimizer[StructuredConfig]):
         return prune(model, config, context)
 
 
-class DepthPruning(Optimizer[DepthConfig]):
+class DepthPruning(Remover[DepthConfig]):
     """Remove whole blocks."""
 
     name: ClassVar[str] = "depth-pruning"
     config_type = DepthConfig
     summary: ClassVar[str] = "Remove whole transformer blocks"
-    goal: ClassVar[Goal] = "both"
     references: ClassVar[tuple[str, ...]] = (
         "Men et al., ShortGPT: layers in large language models are more redundant than you expect (arXiv 2403.03853)",
         "Gromov et al., The unreasonable ineffectiveness of the deeper layers (arXiv 2403.17887)",
     )
-
-    def expects(self, config: DepthConfig) -> Effect:
-        """Return the effect: parameters and bytes fall; the blocks that stay are numbered anew."""
-        return NARROWER
 
     def needs(self, config: DepthConfig) -> Needs:
         """Return what the importance and the repair need."""
@@ -102,26 +103,17 @@ class DepthPruning(Optimizer[DepthConfig]):
         return remove(model, config, context)
 
 
-class WidthPruning(Optimizer[WidthConfig]):
+class WidthPruning(Remover[WidthConfig]):
     """Remove channels of the embedding."""
 
     name: ClassVar[str] = "width-pruning"
     config_type = WidthConfig
     summary: ClassVar[str] = "Remove channels of the embedding from every layer that writes or reads it"
-    goal: ClassVar[Goal] = "both"
     references: ClassVar[tuple[str, ...]] = (
         "Fang et al., DepGraph: towards any structural pruning (arXiv 2301.12900)",
         "Ashkboos et al., SliceGPT (arXiv 2401.15024)",
     )
     backends: ClassVar[tuple[Backend, ...]] = (TORCH_PRUNING,)
-
-    def expects(self, config: WidthConfig) -> Effect:
-        """Return the effect: parameters and bytes fall."""
-        return NARROWER
-
-    def needs(self, config: WidthConfig) -> Needs:
-        """Return what the importance and the repair need."""
-        return _needs(config.importance, config.repair)
 
     def check(self, model: nn.Module, config: WidthConfig, context: Context) -> list[str]:
         """Return why the embedding of this model cannot be cut so."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from pah_opt.optimizer import Context, Effect, Optimizer, Tags
+from pah_opt.optimizer import Context, Effect, Goal, Optimizer, Tags
 from pah_opt.strategies.unstructured.config import NmPattern, PruningTarget
 
 if TYPE_CHECKING:
@@ -19,7 +19,14 @@ EAGER_FLOAT = frozenset({"weights:float", "graph:eager"})
 
 
 class ZeroMaker(Optimizer[TargetT]):
-    """A strategy that sets weights of linear layers to zero; a subclass says which ones."""
+    """A strategy that sets weights of linear layers to zero; a subclass says which ones.
+
+    Class attributes:
+        label_free: parameters that do without loss gradients, for models without a classifier to take them from.
+    """
+
+    goal: ClassVar[Goal] = "memory"
+    label_free: ClassVar[str] = ""
 
     @abstractmethod
     def prune(self, model: nn.Module, layers: dict[str, nn.Linear], config: TargetT, context: Context) -> None:
@@ -46,8 +53,9 @@ class ZeroMaker(Optimizer[TargetT]):
         return Effect(zeros_at_least=config.zeros)
 
     def check(self, model: nn.Module, config: TargetT, context: Context) -> list[str]:
-        """Find patterns that match nothing, an empty choice, and rows that cannot be cut into groups of m."""
-        return choice_problems(model, config, context) + group_problems(model, config, config.nm, context)
+        """Find patterns that match nothing, an empty choice, rows that cannot be cut, and gradients out of reach."""
+        problems = choice_problems(model, config, context) + group_problems(model, config, config.nm, context)
+        return problems + (classifier_problems(model, context, self.label_free) if self.needs(config).labels else [])
 
 
 def chosen_layers(model: nn.Module, config: LayerChoice, context: Context) -> dict[str, nn.Linear]:

@@ -7,7 +7,7 @@ image (a square of a batch's gradient is not the mean of its images' squares).
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from pah_opt.errors import DataError
 from pah_opt.models.calibration import checked_pixels, evenly_spaced
+from pah_opt.models.watching import frozen_parameters
 from pah_opt.strategies.unstructured.activations import batch_count
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def mean_gradients(
         DataError: images or labels cannot be used, or gradients are not finite.
     """
     sums = {path: GradientSums.zeros(layer) for path, layer in layers.items()}
-    with torch.enable_grad(), _frozen(model), ExitStack() as hooks:
+    with torch.enable_grad(), frozen_parameters(model), ExitStack() as hooks:
         for path, layer in layers.items():
             hooks.callback(layer.register_forward_hook(_hook(sums[path], squared=squared)).remove)
         seen = sum(_backward(model, context, *batch) for batch in _labelled(model, context, seeing))
@@ -105,19 +106,6 @@ def _hook(sums: GradientSums, *, squared: bool) -> Callable[[nn.Module, tuple[Te
         output.register_hook(lambda gradient: sums.add(seen, gradient, squared=squared))  # type: ignore[no-untyped-call]
 
     return after_forward
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Let no parameter ask for a gradient meanwhile; the pixels do, so that there is a graph at all."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 def _labelled(model: nn.Module, context: Context, seeing: Observation) -> Iterator[tuple[Tensor, Tensor]]:

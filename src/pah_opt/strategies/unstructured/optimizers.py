@@ -10,7 +10,6 @@ from pah_opt.strategies.unstructured.base import (
     ZeroMaker,
     choice_problems,
     chosen_layers,
-    classifier_problems,
     group_problems,
 )
 from pah_opt.strategies.unstructured.config import (
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 TWO_OF_FOUR = NmPattern(2, 4)
-LABEL_FREE = "importance magnitude, lamp or wanda"
 
 
 class MagnitudePruning(ZeroMaker[MagnitudeConfig]):
@@ -37,7 +35,6 @@ class MagnitudePruning(ZeroMaker[MagnitudeConfig]):
     name: ClassVar[str] = "magnitude-pruning"
     config_type = MagnitudeConfig
     summary: ClassVar[str] = "Set the smallest weights to zero: globally, per layer, or n of every m; needs no data."
-    goal: ClassVar[Goal] = "memory"
     references: ClassVar[tuple[str, ...]] = (
         "Han et al., Learning both weights and connections for efficient neural networks, https://arxiv.org/abs/1506.02626",
     )
@@ -57,24 +54,19 @@ class UnstructuredPruning(ZeroMaker[UnstructuredConfig]):
     summary: ClassVar[str] = (
         "Set the least important weights to zero, by magnitude, LAMP, Taylor, OBD, Wanda or at random."
     )
-    goal: ClassVar[Goal] = "memory"
     references: ClassVar[tuple[str, ...]] = (
         "LAMP: Lee et al., https://arxiv.org/abs/2010.07611",
         "Taylor: Molchanov et al., https://arxiv.org/abs/1906.10771",
         "OBD: LeCun et al., Optimal brain damage, NeurIPS 1989",
         "Wanda: Sun et al., https://arxiv.org/abs/2306.11695",
     )
+    label_free: ClassVar[str] = "importance magnitude, lamp or wanda"
 
     def needs(self, config: UnstructuredConfig) -> Needs:
         """Images for wanda; images with labels for the gradients of taylor and obd."""
         return Needs(
             calibration=config.needs_images, labels=config.needs_labels, instead="use importance magnitude or lamp"
         )
-
-    def check(self, model: nn.Module, config: UnstructuredConfig, context: Context) -> list[str]:
-        """Check the choice of layers, and that gradients can be had where they are needed."""
-        problems = choice_problems(model, config, context) + group_problems(model, config, config.nm, context)
-        return problems + (classifier_problems(model, context, LABEL_FREE) if config.needs_labels else [])
 
     def prune(
         self, model: nn.Module, layers: dict[str, nn.Linear], config: UnstructuredConfig, context: Context
@@ -94,7 +86,6 @@ class Wanda(ZeroMaker[WandaConfig]):
     summary: ClassVar[str] = (
         "Set the weights to zero whose magnitude times input norm is smallest in each row; one forward pass."
     )
-    goal: ClassVar[Goal] = "memory"
     references: ClassVar[tuple[str, ...]] = (
         "Sun et al., A simple and effective pruning approach for large language models, https://arxiv.org/abs/2306.11695",
     )
@@ -119,22 +110,15 @@ class SparseGpt(ZeroMaker[SparseGptConfig]):
     summary: ClassVar[str] = (
         "Set weights to zero layer by layer and update the others in closed form, from calibration images."
     )
-    goal: ClassVar[Goal] = "memory"
     references: ClassVar[tuple[str, ...]] = (
         "Frantar and Alistarh, SparseGPT, https://arxiv.org/abs/2301.00774",
         "Hassibi and Stork, Second order derivatives for network pruning: optimal brain surgeon, NeurIPS 1992",
     )
+    label_free: ClassVar[str] = "allocation uniform or lamp"
 
     def needs(self, config: SparseGptConfig) -> Needs:
         """Images; their labels too when the sparsity is shared out by loss gradients."""
         return Needs(calibration=True, labels=config.needs_labels, instead="use magnitude-pruning")
-
-    def check(self, model: nn.Module, config: SparseGptConfig, context: Context) -> list[str]:
-        """Check the choice of layers, and that gradients can be had where they are needed."""
-        problems = choice_problems(model, config, context) + group_problems(model, config, config.nm, context)
-        return problems + (
-            classifier_problems(model, context, "allocation uniform or lamp") if config.needs_labels else []
-        )
 
     def prune(self, model: nn.Module, layers: dict[str, nn.Linear], config: SparseGptConfig, context: Context) -> None:
         """Prune and repair block by block."""
