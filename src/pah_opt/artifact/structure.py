@@ -53,7 +53,7 @@ def describe_structure(model: nn.Module, adapter: ModelAdapter) -> dict[str, Any
     """
     try:
         return adapter.structure(model)
-    except Exception as error:
+    except Exception as error:  # an adapter may be a plugin's, which may raise anything
         raise ArtifactError(f"the model cannot be described for rebuilding: {error}") from error
 
 
@@ -119,7 +119,7 @@ def _guarded(what: str, make: Callable[[], nn.Module]) -> nn.Module:
         raise
     except PahOptError as error:
         raise ArtifactError(f"{what}: {error}") from error
-    except Exception as error:
+    except Exception as error:  # data from a file can make any constructor raise anything
         raise ArtifactError(f"{what} ({type(error).__name__}: {error})") from error
 
 

@@ -129,7 +129,7 @@ def _local(datasets: Any, path: Path) -> Mapping[str, Any]:
             if (path / "dataset_dict.json").exists():
                 return _named(datasets.load_from_disk(str(path)))
             return _named(datasets.load_dataset(str(path)))
-    except Exception as error:
+    except Exception as error:  # each reader behind datasets (arrow, pillow, json) raises its own
         raise DataError(
             f"the images in {str(path)!r} cannot be read ({_reason(error)}); it should hold parquet files as the hub "
             "stores them, or train/ and test/ with a folder of images for each class"
@@ -151,7 +151,7 @@ def _from_hub(datasets: Any, name: str) -> Mapping[str, Any]:
     try:
         with _quiet(datasets):
             return _named(datasets.load_dataset(name))
-    except Exception as error:
+    except Exception as error:  # hub, network and every reader behind them raise their own
         raise DataError(
             f"the data set {name!r} cannot be loaded from the hub ({_reason(error)}); check the name and the network, "
             "or download it elsewhere and give its local folder instead"

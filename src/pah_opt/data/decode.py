@@ -55,7 +55,7 @@ def decode(source: Any, channels: int, where: str) -> Image:
         raise DataError(f"{where}: {error}") from error
     except MissingBackendError:
         raise
-    except Exception as error:
+    except Exception as error:  # a decoder raises anything on damaged bytes, struct.error included
         raise DataError(
             f"{where} cannot be decoded ({type(error).__name__}: {error}); replace the file or leave it out"
         ) from error

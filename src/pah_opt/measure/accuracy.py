@@ -136,7 +136,7 @@ def _forward(model: nn.Module, adapter: ModelAdapter, pixels: Tensor) -> Tensor:
         return adapter.logits(model(pixels)).float().cpu()
     except (PahOptError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # a forward pass of foreign modules may raise anything
         raise MeasurementError(
             f"the forward pass of {type(model).__name__} failed on images of shape {tuple(pixels.shape)}: "
             f"{type(error).__name__}: {error}"

@@ -97,7 +97,7 @@ class Candidate:
                 logits = self.adapter.logits(self.model(self.pixels(batch_size)))
         except PahOptError:
             raise
-        except Exception as error:
+        except Exception as error:  # a forward pass of foreign modules may raise anything
             if is_out_of_memory(error):
                 raise
             raise MeasurementError(

@@ -136,7 +136,7 @@ def _count_with_values(model: nn.Module, adapter: ModelAdapter | None, shape: tu
         return _run_counter(dense_twin(model, meta=False), adapter, shape, device)
     except PahOptError:
         raise
-    except Exception as error:
+    except Exception as error:  # a forward pass of foreign modules may raise anything
         raise MeasurementError(
             f"the forward pass of {type(model).__name__} failed on an input of shape {shape}: "
             f"{type(error).__name__}: {error}"

@@ -134,7 +134,7 @@ class Session:
                 return predict(
                     candidate.model, candidate.adapter, sized, batch_size=batch, fingerprint=split.fingerprint
                 )
-            except Exception as error:
+            except Exception as error:  # each backend has an error of its own for running out of memory
                 if batch == 1 or not is_out_of_memory(error):
                     raise
             release_memory()

@@ -83,7 +83,7 @@ def best_batch(make_call: Callable[[int], Call], timer: Timer, *, largest: int, 
             call = make_call(size)
             call()
             seen[size] = throughput_slice(call, size, timer, seconds).images_per_s
-        except Exception as error:
+        except Exception as error:  # each backend has an error of its own for running out of memory
             if not (seen and is_out_of_memory(error)):
                 raise
             note = f"batch {size} runs out of memory"

@@ -85,7 +85,7 @@ def _warmed_up(
         timed: dict[str, Timed] = {}
         try:
             timed.update((name, _warm(candidate, batch, timer, settings)) for name, candidate in candidates.items())
-        except Exception as error:
+        except Exception as error:  # each backend has an error of its own for running out of memory
             if not is_out_of_memory(error):
                 raise
             failed = list(candidates)[len(timed)]

@@ -18,7 +18,7 @@ def private_copy(model: nn.Module) -> nn.Module:
     """
     try:
         twin = copy.deepcopy(model)
-    except Exception as error:
+    except Exception as error:  # copying runs __deepcopy__ and __reduce__ of foreign modules
         raise UnsupportedModelError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); "
             "pass inplace=True to change the model itself"

@@ -158,7 +158,7 @@ class _Runner:
             return step.optimizer.apply(model, step.config, context)
         except PahOptError:
             raise
-        except Exception as error:
+        except Exception as error:  # a plugin may raise anything; the step is named
             raise StepFailedError(step.index, step.optimizer.name, f"{type(error).__name__}: {error}") from error
 
     def _context(self, subject: Subject, step: CheckedStep) -> Context:

@@ -56,7 +56,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
+    except BaseException:  # an interrupt must not leave the unfinished file behind either
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
@@ -198,7 +198,7 @@ def _make_room(new: Path, target: Path) -> None:
     target.rename(old)
     try:
         new.rename(target)
-    except BaseException:
+    except BaseException:  # an interrupt must put the old folder back as well
         if not target.exists():
             old.rename(target)
         raise

@@ -25,7 +25,7 @@ def load(name: str = "bitsandbytes") -> ModuleType:
     library.setLevel(logging.ERROR)  # it says which optional kernels are not installed
     try:
         module = importlib.import_module(name)
-    except Exception as error:
+    except Exception as error:  # its import runs entry points of other packages, which may raise anything
         raise MissingBackendError(
             f"bitsandbytes cannot be imported ({type(error).__name__}: {error}); reinstall it with "
             "pip install 'bitsandbytes>=0.50,<0.51', or uninstall the backend plugin that fails"

@@ -51,7 +51,7 @@ class GuardedCall:
         """
         try:
             return self.compiled(*args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # the compiler's errors have no common base; others are raised again
             if not is_compiler_error(error):
                 raise
             return self._fall_back(error, args, kwargs)
