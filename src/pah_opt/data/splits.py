@@ -121,6 +121,13 @@ class _PixelStore:
         self._lock = threading.Lock()
         self._channels = processor_channels(processor)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what stays with this process when a split is sent to another: the lock and kept pixels."""
+        return {**vars(self), "_kept": {}, "_kept_bytes": 0, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
     def pixels(self, rows: Sequence[int]) -> Tensor:
         """Return preprocessed images, float32 ``(rows, channels, height, width)``."""
         wanted = [row for row in dict.fromkeys(rows) if row not in self._kept]

@@ -51,12 +51,14 @@ class Plan:
         adapter: name of the ModelAdapter that knows the model.
         before: the model as it is.
         steps: the prediction after each step.
+        model: the model after the last step, on the ``meta`` device.
     """
 
     recipe: Recipe
     adapter: str
     before: ModelFigures
     steps: tuple[PlannedStep, ...]
+    model: nn.Module | None = field(default=None, repr=False, compare=False)
 
     def to_data(self) -> dict[str, Any]:
         """Return the plan as JSON data."""
@@ -134,7 +136,7 @@ def simulate(subject: Subject, checked: CheckedRecipe, environment: Environment)
             planned.append(PlannedStep(step.optimizer.name, _config_data(step), figures, context.achieved))
     if problems:
         raise RecipeError(problems, f"recipe {checked.recipe.name!r} does not fit this {type(subject.model).__name__}")
-    return Plan(checked.recipe, subject.adapter.name, before, tuple(planned))
+    return Plan(checked.recipe, subject.adapter.name, before, tuple(planned), subject.model)
 
 
 def _config_data(step: CheckedStep) -> dict[str, Any]:

@@ -35,6 +35,22 @@ def read_recipe(source: str | Path) -> Recipe:
     Raises:
         RecipeError: with everything that is wrong, each with its line.
     """
+    data, places = read_mapping(source)
+    recipe = read_strictly(Recipe, data)
+    if isinstance(recipe, list):
+        raise RecipeError([_problem(mistake, data, places) for mistake in recipe], "this is not a recipe")
+    return recipe.placed(places)
+
+
+def read_mapping(source: str | Path) -> tuple[dict[str, Any], Places]:
+    """Read a mapping of JSON data from a file or from text, told apart as in :func:`read_recipe`.
+
+    Returns:
+        The mapping, and the line of every value in it.
+
+    Raises:
+        RecipeError: it cannot be read, or is no mapping.
+    """
     if isinstance(source, str) and _is_text(source):
         return _parse(source, None)
     return _parse(_file_text(Path(source)), str(source))
@@ -79,7 +95,7 @@ def _error(message: str, file: Path | str | None, line: int | None = None, remed
     return RecipeError([Problem(message, place, remedy=remedy)], "this is not a recipe")
 
 
-def _parse(text: str, file: str | None) -> Recipe:
+def _parse(text: str, file: str | None) -> tuple[dict[str, Any], Places]:
     composer = Composer()
     try:
         data = composer.compose(_events(text))
@@ -89,11 +105,7 @@ def _parse(text: str, file: str | None) -> Recipe:
         raise _error("it is empty; a recipe has at least: steps: [{use: NAME}]", file)
     if not isinstance(data, dict):
         raise _error(f"a recipe is a mapping with the keys steps, name, ...; got {shown(data)}", file, 1)
-    places = Places(file, composer.lines)
-    recipe = read_strictly(Recipe, data)
-    if isinstance(recipe, list):
-        raise RecipeError([_problem(mistake, data, places) for mistake in recipe], "this is not a recipe")
-    return recipe.placed(places)
+    return data, Places(file, composer.lines)
 
 
 def _events(text: str) -> Iterable[Event]:
