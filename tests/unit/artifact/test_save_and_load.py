@@ -198,7 +198,7 @@ def test_readme_and_licence_may_be_edited(folder: Path) -> None:
     (folder / CARD).write_text("Mine.")
     (folder / "LICENSE").write_text("MIT")
     (folder / ".gitattributes").write_text("*")
-    load(folder)
+    assert load(folder, verify=True).recipe == RECIPE
 
 
 def test_a_link_to_the_folder_is_followed(folder: Path) -> None:

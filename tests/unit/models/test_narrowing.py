@@ -100,6 +100,9 @@ def test_blocks_may_be_narrowed_unevenly_and_twice(any_case: Case) -> None:
     keep_heads(narrowed, any_case.adapter.layout(narrowed).blocks[0].attention, [1])
     keep_units(narrowed, second.mlp, range(10, second.mlp.width))
     same(any_case, narrowed, zeroed)
+    blocks = any_case.adapter.layout(narrowed).blocks
+    assert [block.attention.num_heads for block in blocks] == [1, 4, 4]
+    assert blocks[1].mlp.width == second.mlp.width - 10
 
 
 def test_narrowing_works_without_values(any_case: Case) -> None:

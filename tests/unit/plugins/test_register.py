@@ -49,7 +49,11 @@ def test_unregistering_takes_a_plugin_back() -> None:
 
 
 def test_unregistering_what_is_not_there_does_nothing() -> None:
+    register(presets("half"), "other")
     unregister("mine")
+    assert "half" in default_registry().presets
+    unregister("other")
+    assert "half" not in default_registry().presets
 
 
 def test_a_broken_plugin_is_refused_at_once_and_not_registered() -> None:

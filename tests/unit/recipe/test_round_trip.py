@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -107,8 +106,13 @@ def test_the_hash_is_the_same_in_every_form(recipe: Recipe) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda data: data.decode("latin-1")))
 def test_any_text_gives_a_recipe_or_a_recipe_error(garbage: str) -> None:
-    with suppress(RecipeError):  # any other exception fails
-        Recipe.from_yaml(garbage + "\n")
+    found: list[Recipe | str] = []
+    try:
+        found.append(Recipe.from_yaml(garbage + "\n"))
+    except RecipeError as error:
+        found += map(str, error.problems)
+    assert all(found)  # any other exception fails, and so does an error that says nothing
+    assert [Recipe.from_yaml(r.to_yaml()) for r in found if isinstance(r, Recipe)] in ([], found)
 
 
 @pytest.mark.parametrize("parameter", ["on", "no", "2024-01-01", "null", "1e-4", "0x10"])

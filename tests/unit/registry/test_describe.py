@@ -124,8 +124,10 @@ def test_plugins_are_described_by_what_became_of_them(plugin: Callable[..., Load
 def test_everything_installed_can_be_described_as_json() -> None:
     registry = default_registry()
     described: list[RegisteredOptimizer] = list(registry.optimizers.values())
-    json.dumps([describe_optimizer(registered, HERE) for registered in described], allow_nan=False)
-    json.dumps(describe_plugins(registry))
+    written = json.loads(json.dumps([describe_optimizer(each, HERE) for each in described], allow_nan=False))
+    assert [each["name"] for each in written] == list(registry.optimizers)
+    plugins = json.loads(json.dumps(describe_plugins(registry), allow_nan=False))
+    assert {name for each in plugins["loaded"] for name in each["strategies"]} == set(registry.optimizers)
 
 
 def test_every_parameter_of_the_library_is_documented() -> None:
