@@ -41,6 +41,23 @@ class TestTerminal:
         assert "Not shown at this width:" in " ".join(report.to_text(50).split())
         assert "Not shown" not in report.to_text(160)
 
+    def test_names_stay_whole_and_the_least_important_columns_go(self, make_report: Any, make_model: Any) -> None:
+        name = "structured-half-width-then-int8-dynamic"
+        text = make_report(make_model(), make_model(name, baseline="dense")).to_text(80)
+        assert any(line.startswith(f"{name} ") for line in text.splitlines())
+        assert "zeros %; the JSON and HTML reports have them." in " ".join(text.split())
+
+    def test_a_name_longer_than_half_the_width_is_broken_at_its_hyphens(
+        self, make_report: Any, make_model: Any
+    ) -> None:
+        name = "structured-half-width-then-int8-dynamic-then-compiled"
+        lines = make_report(make_model(), make_model(name, baseline="dense")).to_text(80).splitlines()
+        at = next(index for index, line in enumerate(lines) if line.startswith("structured-half"))
+        first, second = (line.split()[0] for line in lines[at : at + 2])
+        assert first.endswith("-")
+        assert first + second == name
+        assert max(map(len, lines)) <= 80
+
     def test_columns_without_a_figure_are_left_out(self, report: Report) -> None:
         assert "J/image" not in report.to_text(200)
 
