@@ -28,6 +28,13 @@ def command_line(*arguments: str) -> str:
     return f"from pah_opt.cli import main; main({list(arguments)!r}, standalone_mode=False)"
 
 
+PLAN_WRONGLY = """
+from click.testing import CliRunner
+from pah_opt.cli import main
+result = CliRunner().invoke(main, ["plan", "magnitude-prunin"])
+assert result.exit_code == 2, result.output
+"""
+
 LIGHT = {
     "import pah_opt": "import pah_opt",
     "pah-opt --help": command_line("--help"),
@@ -35,6 +42,7 @@ LIGHT = {
     "pah-opt schema": command_line("schema"),
     "pah-opt presets": command_line("presets"),
     "validating a recipe": VALIDATE,
+    "pah-opt plan with a wrong recipe": PLAN_WRONGLY,
 }
 
 

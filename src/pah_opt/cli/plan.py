@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pah_opt.cli._output import json_option, print_json, print_table
+from pah_opt.cli._recipes import checked
 
 
 @click.command
@@ -15,10 +16,12 @@ from pah_opt.cli._output import json_option, print_json, print_table
 @json_option
 def command(recipe: str, source: str, no_data: bool, as_json: bool) -> None:
     """Predict what each step of RECIPE would leave, and find every mistake, without weights."""
+    checked_recipe = checked(recipe, calibration=not no_data, training=not no_data, fresh=True)
+    # Only now: building the model takes seconds, and a misspelt recipe should not wait for it.
     import pah_opt
     from pah_opt.workflow import empty_model
 
-    plan = pah_opt.plan(empty_model(source), recipe, calibration=not no_data, training=not no_data)
+    plan = pah_opt.plan(empty_model(source), checked_recipe, calibration=not no_data, training=not no_data)
     if as_json:
         print_json(plan.to_data())
         return

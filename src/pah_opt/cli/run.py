@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from pah_opt.cli._recipes import checked
 from pah_opt.cli._results import result_options
 
 if TYPE_CHECKING:
@@ -76,14 +77,13 @@ def command(
     as_json: bool,
 ) -> None:
     """Run each RECIPE (a YAML or JSON file, or a preset) on a model; compare all with the dense one."""
+    read = [checked(recipe) for recipe in recipes]
     from pah_opt.cli._results import show, show_ablation
     from pah_opt.measure.settings import MeasureSettings
     from pah_opt.progress import default_progress
-    from pah_opt.registry import default_registry
     from pah_opt.workflow import Source, run_recipes, write_folder
     from pah_opt.workflow.ablation import Ablation
 
-    read = [default_registry().recipe(recipe) for recipe in recipes]
     source = Source.load(model, data, weights=weights, device=device, train_limit=train_limit, test_limit=test_limit)
     trains = source.data is not None and source.data.train is not None
     ablations = [Ablation.of(recipe, source.model, calibration=trains, training=trains) for recipe in read if ablate]

@@ -1,0 +1,55 @@
+"""What ``plan`` and ``run`` say of a wrong recipe, before they load anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pah_opt.testing import tiny_vit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from click.testing import Result
+
+
+@pytest.fixture
+def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("a model or its images were loaded")
+
+    for name in ("sources.load_model", "loading.load_model", "loading.load_data"):
+        monkeypatch.setattr(f"pah_opt.workflow.{name}", refuse)
+
+
+@pytest.mark.usefixtures("nothing_loads")
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_wrong_parameter_is_found_before_anything_is_loaded(
+    command: str, run: Callable[..., Result], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("steps: [{use: magnitude-pruning, with: {sparsty: 0.5}}]")
+    result = run(command, str(recipe))
+    assert result.exit_code == 2
+    assert "sparsty" in result.output
+    assert "sparsity" in result.output
+
+
+@pytest.mark.usefixtures("nothing_loads")
+def test_plan_finds_a_wrong_order_before_it_builds_the_model(run: Callable[..., Result], tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("steps: [{use: torchao, with: {scheme: int8-weight-only}}, {use: magnitude-pruning}]")
+    result = run("plan", str(recipe))
+    assert result.exit_code == 2
+    assert "magnitude-pruning" in result.output
+
+
+def test_plan_predicts_each_step_from_the_config_alone(run: Callable[..., Result], tmp_path: Path) -> None:
+    tiny_vit().config.save_pretrained(tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("steps: [{use: structured-pruning, with: {mlp: 0.5}}]")
+    result = run("plan", str(recipe), "--model", str(tmp_path), "--no-data")
+    assert result.exit_code == 0, result.output
+    assert "1. structured-pruning" in result.output
