@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pah_opt.data import check_fit, load_data
-from pah_opt.models import find_adapter, load_model
-from pah_opt.registry import default_registry
+from pah_opt.models import load_model
+from pah_opt.workflow.loading import Loaded
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pah_opt.artifact import WeightsOrigin
     from pah_opt.splits import Data
+    from pah_opt.workflow.loading import Weights
 
 DEFAULT_MODEL = "google/vit-base-patch16-224"
 DEFAULT_DATA = "uoft-cs/cifar10"
@@ -43,7 +43,7 @@ class Source:
         model: str = DEFAULT_MODEL,
         data: str | None = DEFAULT_DATA,
         *,
-        weights: Literal["pretrained", "random"] = "pretrained",
+        weights: Weights = "pretrained",
         device: str = "cpu",
         train_limit: int | None = None,
         test_limit: int | None = None,
@@ -64,13 +64,11 @@ class Source:
             DataError: the images cannot be read or do not fit the model's input or head.
             UnsupportedModelError: the model cannot be loaded, or no ModelAdapter knows it.
         """
-        loaded = load_model(model, weights=weights, device=device, seed=seed)
+        loaded = Loaded.dense(model, weights=weights, device=device, seed=seed)
         images = None
         if data is not None and weights != "random":
-            images = load_data(data, loaded.processor, train_limit=train_limit, test_limit=test_limit, seed=seed)
-            adapter = find_adapter(loaded.model, default_registry().adapters)
-            check_fit(images.test, adapter.layout(loaded.model))
-        return cls(loaded.model.eval(), loaded.source, loaded.weights_origin, images, tuple(loaded.notes))
+            images = loaded.images(data, train_limit=train_limit, test_limit=test_limit, seed=seed)
+        return cls(loaded.model, loaded.name, loaded.weights_origin, images, loaded.notes)
 
 
 def empty_model(source: str) -> nn.Module:

@@ -1,0 +1,90 @@
+"""Load models by name, with the images that belong to them: artifact folders, transformers folders, hub ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pah_opt.artifact import Artifact, load
+from pah_opt.artifact.files import DESCRIPTION, PROCESSOR
+from pah_opt.data import check_fit, load_data, load_processor
+from pah_opt.errors import DataError
+from pah_opt.models import find_adapter, load_model
+from pah_opt.registry import default_registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pah_opt.artifact import WeightsOrigin
+    from pah_opt.splits import Data
+
+Weights = Literal["pretrained", "random"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that was loaded by name.
+
+    Args:
+        name: hub id or path it came from.
+        model: in ``eval`` mode.
+        processor: its image processor; None when there is none.
+        weights_origin: where its weights come from.
+        notes: what a reader of a report must know, such as a classifier that was newly initialised.
+        artifact: what it came in, when that was an artifact's folder.
+    """
+
+    name: str
+    model: nn.Module
+    processor: Any
+    weights_origin: WeightsOrigin
+    notes: tuple[str, ...] = ()
+    artifact: Artifact | None = None
+
+    @classmethod
+    def dense(cls, source: str, *, weights: Weights = "pretrained", device: str = "cpu", seed: int = 0) -> Loaded:
+        """Load a folder in transformers' form, or a hub id.
+
+        Raises:
+            UnsupportedModelError: it is no model that is known.
+        """
+        found = load_model(source, weights=weights, device=device, seed=seed)
+        return cls(found.source, found.model.eval(), found.processor, found.weights_origin, tuple(found.notes))
+
+    @classmethod
+    def any(cls, source: str, *, weights: Weights = "pretrained", device: str = "cpu", seed: int = 0) -> Loaded:
+        """Load an artifact's folder, a folder in transformers' form, or a hub id.
+
+        Raises:
+            ArtifactError: the artifact is damaged.
+            UnsupportedModelError: it is no model that is known.
+        """
+        if not (Path(source) / DESCRIPTION).is_file():
+            return cls.dense(source, weights=weights, device=device, seed=seed)
+        artifact = load(source, device=device)
+        processor = load_processor(source) if (Path(source) / PROCESSOR).is_file() else None
+        return cls(source, artifact.model, processor, artifact.weights_origin, artifact=artifact)
+
+    def images(
+        self, data: str, *, train_limit: int | None = None, test_limit: int | None = None, seed: int = 0
+    ) -> Data:
+        """Load images by hub id or local path, preprocessed by the model's own processor.
+
+        Args:
+            data: hub id or local folder of labelled images.
+            train_limit: at most so many training images.
+            test_limit: at most so many test images.
+            seed: chooses among the images.
+
+        Raises:
+            DataError: they cannot be read or do not fit the model's input or head, or there is no processor.
+        """
+        if self.processor is None:
+            raise DataError(
+                f"{self.name} comes without an image processor, so its preprocessing is not known; save it with "
+                "preprocessor_config.json, or measure without data"
+            )
+        images = load_data(data, self.processor, train_limit=train_limit, test_limit=test_limit, seed=seed)
+        check_fit(images.test, find_adapter(self.model, default_registry().adapters).layout(self.model))
+        return images
