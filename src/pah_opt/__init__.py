@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pah_opt.adapt.adaptation import adapt
     from pah_opt.artifact import Artifact, load
+    from pah_opt.export.exporting import export
     from pah_opt.hookspecs import hookimpl
     from pah_opt.measure.settings import MeasureSettings
     from pah_opt.optimizer import Context, Effect, Needs, Optimizer, OptimizerConfig, Tags
@@ -47,6 +48,7 @@ _HOMES = {
     "apply": "pah_opt.pipeline",
     "check_gates": "pah_opt.report",
     "compare": "pah_opt.report",
+    "export": "pah_opt.export",
     "hookimpl": "pah_opt.hookspecs",
     "load": "pah_opt.artifact",
     "measure": "pah_opt.measure",
@@ -75,6 +77,7 @@ __all__ = [  # written out for type checkers and linters; a test holds it equal 
     "apply",
     "check_gates",
     "compare",
+    "export",
     "hookimpl",
     "load",
     "measure",
@@ -89,7 +92,7 @@ def __getattr__(name: str) -> Any:
     home = importlib.import_module(_HOMES[name])
     value = (
         home if home.__name__ == f"pah_opt.{name}" else getattr(home, name)
-    )  # packages adapt and measure can be called
+    )  # packages adapt, export and measure can be called
     globals()[name] = value
     return value
 

@@ -17,7 +17,10 @@
     │  └─ AccuracyCollapseError
     ├─ GateFailedError
     ├─ ArtifactError             corrupt, truncated, wrong checksum, too new
-    └─ MeasurementError
+    ├─ ExportError               what was made for another runtime answers differently
+    │  └─ ExportRefusedError     .problems; nothing was started
+    ├─ MeasurementError
+    └─ SearchError               its folder is another search's or in use; its cluster is out of reach
 
 A message says what happened (with the user's own value), what is allowed, and what to do next.
 """
@@ -178,5 +181,26 @@ class ArtifactError(PahOptError):
     """A saved artifact is corrupt, incomplete, unsafe or too new, or could not be written."""
 
 
+class ExportError(PahOptError):
+    """An artifact could not be brought into another form, or answers differently there; nothing was left behind."""
+
+
+class ExportRefusedError(ExportError):
+    """An artifact and a target do not go together; nothing was started.
+
+    Args:
+        problems: everything that stands in the way.
+        title: the first line of the message.
+    """
+
+    def __init__(self, problems: Sequence[Problem], title: str) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join([f"{title}:", *(f"  - {problem}" for problem in self.problems)]))
+
+
 class MeasurementError(PahOptError):
     """A figure could not be measured, or would mean nothing."""
+
+
+class SearchError(PahOptError):
+    """A search cannot start or go on: its folder is another search's or in use, its cluster is out of reach."""

@@ -12,6 +12,7 @@ import click
 from pah_opt.errors import (
     ArtifactError,
     DataError,
+    ExportRefusedError,
     MissingBackendError,
     PahOptError,
     PluginError,
@@ -25,6 +26,7 @@ INTERRUPTED = 130
 BAD_INPUT = (
     ArtifactError,
     DataError,
+    ExportRefusedError,
     MissingBackendError,
     PluginError,
     RecipeError,

@@ -65,7 +65,7 @@ class ViTEmbeddings(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Return ``(batch, 1 + patches, hidden_size)``."""
         patches = self.patch_embeddings(pixel_values)
-        tokens = torch.cat((self.cls_token.expand(len(patches), -1, -1), patches), dim=1)
+        tokens = torch.cat((self.cls_token.expand(patches.shape[0], -1, -1), patches), dim=1)
         embedded: Tensor = self.dropout(tokens + self.position_embeddings)
         return embedded
 

@@ -168,7 +168,8 @@ class VisionTransformer(nn.Module):
         self.head = nn.Linear(embed_dim, num_classes) if num_classes > 0 else nn.Identity()
 
     def _with_prefix(self, patches: Tensor) -> Tensor:
-        prefix = [token.expand(len(patches), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
+        tokens = (token for token in (self.cls_token, self.reg_token) if token is not None)
+        prefix = [token.expand(patches.shape[0], -1, -1) for token in tokens]
         if self.no_embed_class:
             return torch.cat((*prefix, patches + self.pos_embed), dim=1)
         return torch.cat((*prefix, patches), dim=1) + self.pos_embed

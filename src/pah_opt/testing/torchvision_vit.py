@@ -98,7 +98,7 @@ class VisionTransformer(nn.Module):
         if tuple(x.shape[2:]) != (self.image_size, self.image_size):
             raise AssertionError(f"Wrong image size! Expected {self.image_size} but got {tuple(x.shape[2:])}!")
         side = self.image_size // self.patch_size
-        patches = self.conv_proj(x).reshape(len(x), self.hidden_dim, side * side).permute(0, 2, 1)
-        tokens = torch.cat((self.class_token.expand(len(x), -1, -1), patches), dim=1)
+        patches = self.conv_proj(x).reshape(x.shape[0], self.hidden_dim, side * side).permute(0, 2, 1)
+        tokens = torch.cat((self.class_token.expand(x.shape[0], -1, -1), patches), dim=1)
         logits: Tensor = self.heads(self.encoder(tokens)[:, 0])
         return logits
