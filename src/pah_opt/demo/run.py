@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 from pah_opt.adapt import train_digits_vit
 from pah_opt.measure.settings import MeasureSettings
 from pah_opt.progress import Progress
-from pah_opt.recipe import Recipe
+from pah_opt.recipe import packaged_recipes
 from pah_opt.report import Curve
 from pah_opt.workflow import Outcome, Source, run_recipes, write_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pah_opt.recipe import Recipe
+
 
 def demo_recipes() -> tuple[Recipe, ...]:
     """Return the recipes of the demo, by name."""
-    folder = files("pah_opt.demo") / "recipes"
-    texts = sorted((entry.name, entry.read_text(encoding="utf-8")) for entry in folder.iterdir())
-    return tuple(Recipe.from_yaml(text) for name, text in texts if name.endswith(".yaml"))
+    return packaged_recipes(files("pah_opt.demo") / "recipes")
 
 
 def run_demo(
