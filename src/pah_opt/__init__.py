@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pah_opt.report import Report, check_gates, compare
     from pah_opt.report import measure_model as measure
     from pah_opt.splits import Batch, Data, Split
+    from pah_opt.study.running import run_study as study
     from pah_opt.version import __version__
 
 _HOMES = {
@@ -53,6 +54,7 @@ _HOMES = {
     "load": "pah_opt.artifact",
     "measure": "pah_opt.measure",
     "plan": "pah_opt.pipeline",
+    "study": "pah_opt.study",
 }
 
 __all__ = [  # written out for type checkers and linters; a test holds it equal to _HOMES
@@ -82,6 +84,7 @@ __all__ = [  # written out for type checkers and linters; a test holds it equal 
     "load",
     "measure",
     "plan",
+    "study",
 ]
 
 
@@ -92,7 +95,7 @@ def __getattr__(name: str) -> Any:
     home = importlib.import_module(_HOMES[name])
     value = (
         home if home.__name__ == f"pah_opt.{name}" else getattr(home, name)
-    )  # packages adapt, export and measure can be called
+    )  # packages adapt, export, measure and study can be called
     globals()[name] = value
     return value
 

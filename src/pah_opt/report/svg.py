@@ -13,7 +13,7 @@ from pah_opt.report.numbers import figures
 from pah_opt.report.pareto import AxisOf, Point, front, labels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from pah_opt.report.schema import Curve
 
@@ -64,19 +64,34 @@ def scale_over(values: Sequence[float], start: float, end: float, *, margin: flo
     return Scale(0.0 if zero else low - room, high + room, start, end)
 
 
-def scatter(shown: Sequence[Point], across: AxisOf, upwards: AxisOf) -> str:
-    """Draw models as points, with a line along those that no other beats."""
+def scatter(
+    shown: Sequence[Point],
+    across: AxisOf,
+    upwards: AxisOf,
+    *,
+    title: str | None = None,
+    named: Collection[str] | None = None,
+) -> str:
+    """Draw models as points, with a line along those that no other beats.
+
+    Args:
+        shown: the models.
+        across: what is drawn to the right.
+        upwards: what is drawn upwards.
+        title: what the drawing is, for those who cannot see it; made of the axes by default.
+        named: models whose names are written beside their points; all of them by default.
+    """
     x = scale_over([p.x for p in shown], LEFT, WIDTH - RIGHT, margin=0.15)
     y = scale_over([p.y for p in shown], HEIGHT - BOTTOM, TOP, margin=0.12)
     best = front(shown, higher_is_better=upwards.higher)
     parts = [_grid(x, y, across.label, upwards.label), _front(best, x, y)]
     for point in sorted(shown, key=best.count):
-        title = f"{point.name}: {across.label} {figures(point.x, 4)}; {upwards.label} {figures(point.y, 4)}"
+        words = f"{point.name}: {across.label} {figures(point.x, 4)}; {upwards.label} {figures(point.y, 4)}"
         kind = "point best" if point in best else "point"
         place = f'cx="{x(point.x):.1f}" cy="{y(point.y):.1f}"'
-        parts.append(f'<circle class="{kind}" {place} r="6"><title>{escape(title)}</title></circle>')
-    parts += _labels(shown, x, y)
-    return _svg(HEIGHT, f"{upwards.title} against {across.title}", parts)
+        parts.append(f'<circle class="{kind}" {place} r="6"><title>{escape(words)}</title></circle>')
+    parts += _labels(shown if named is None else [point for point in shown if point.name in named], x, y)
+    return _svg(HEIGHT, title or f"{upwards.title} against {across.title}", parts)
 
 
 def _front(best: Sequence[Point], x: Scale, y: Scale) -> str:

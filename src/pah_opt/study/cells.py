@@ -1,0 +1,78 @@
+"""Finished cells on disk, by the hash of everything that decides their result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pah_opt.environment import installed_version
+from pah_opt.errors import ArtifactError
+from pah_opt.storage.atomic import write_text
+from pah_opt.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FORMAT = 1
+"""Part of every key: raised when cells of an older version would mean something else."""
+LIBRARIES = ("torch", "transformers", "torchao", "torch-pruning", "bitsandbytes", "accelerate", "peft")
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of everything whose code decides results."""
+    found = {name: version for name in LIBRARIES if (version := installed_version(name)) is not None}
+    return {"pah_opt": __version__, **found}
+
+
+def key_of(content: Mapping[str, Any]) -> str:
+    """Return the key of a cell: the SHA-256 of JSON data, whatever the order of its keys."""
+    text = json.dumps({"format": FORMAT, **content}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of finished cells.
+
+    Args:
+        folder: of the study.
+    """
+
+    folder: Path
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return a finished cell, or None where there is none or its file is damaged."""
+        try:
+            content = json.loads(self._path(key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content["result"] if isinstance(content, dict) and content.get("key") == key else None
+
+    def put(self, key: str, result: Mapping[str, Any]) -> None:
+        """Keep a finished cell, whole or not at all.
+
+        Raises:
+            ArtifactError: it cannot be written.
+        """
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps({"key": key, "result": result}, indent=1, allow_nan=False) + "\n")
+        except OSError as error:
+            raise ArtifactError(
+                f"the cell {path} cannot be written ({error}); free some space, or name another folder"
+            ) from error
+
+    def model_folder(self, key: str) -> Path:
+        """Return where the model of an adaptation is kept."""
+        return self.folder / "models" / key[:32]
+
+    def checkpoint(self, key: str) -> Path:
+        """Return where the state of an unfinished adaptation is kept."""
+        return self.folder / "unfinished" / key[:32]
+
+    def _path(self, key: str) -> Path:
+        return self.folder / "cells" / f"{key[:32]}.json"

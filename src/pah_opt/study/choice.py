@@ -1,0 +1,143 @@
+"""What to choose: the adaptation to go on with, the rows that nothing beats, and one pick under the priorities."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pah_opt.recipe import Gate
+    from pah_opt.study.results import AdaptationResult, Line, StudyResult
+    from pah_opt.study.schema import Priorities, Study
+
+GAINS = {"size": "size_x", "latency": "speedup_x", "energy": "energy_x"}
+"""What a row gains: the dense model's cost over its own. Speeds are compared by ratios only, which are measured in
+turns: absolute times of rows that were measured hours apart are not comparable."""
+
+
+class Tried(NamedTuple):
+    """An adaptation over all seeds; ``top1`` is of validation images where there are any."""
+
+    name: str
+    top1: float
+    seconds: float
+
+
+def tried(adaptations: Sequence[AdaptationResult]) -> list[Tried]:
+    """Return each adaptation that ran, its means over seeds."""
+    found = []
+    for name in dict.fromkeys(each.name for each in adaptations):
+        ran = [each for each in adaptations if each.name == name and each.error is None]
+        tops = [each.validation_top1 if each.validation_top1 is not None else each.top1 for each in ran]
+        known = [top for top in tops if top is not None]
+        if known:
+            found.append(Tried(name, sum(known) / len(known), sum(e.seconds or 0.0 for e in ran) / len(ran)))
+    return found
+
+
+def chosen_base(study: Study, adaptations: Sequence[AdaptationResult]) -> str | None:
+    """Return the adaptation to go on with: the quickest of those as accurate as the best, within the tolerance."""
+    found = tried(adaptations)
+    if not found:
+        return None
+    best = max(each.top1 for each in found)
+    equal = [each for each in found if 100.0 * (best - each.top1) <= study.base_tolerance_pp]
+    return min(equal, key=lambda each: each.seconds).name
+
+
+class Choice(NamedTuple):
+    """What is chosen, and why.
+
+    Args:
+        front: rows that no other beats in everything that counts.
+        pick: the best under the priorities; None where no row keeps the limits.
+        runner_up: the second best.
+        scores: of every row that keeps the limits, in points of accuracy.
+        refused: how many rows break a limit.
+        naive: how many rows show how not to do it, and are no candidates.
+        axes: costs that could be compared.
+        unmeasured: costs that have a weight and could not be measured.
+    """
+
+    front: tuple[Line, ...]
+    pick: Line | None
+    runner_up: Line | None
+    scores: dict[str, float]
+    refused: int
+    naive: int
+    axes: tuple[str, ...]
+    unmeasured: tuple[str, ...]
+
+
+def choose(result: StudyResult) -> Choice:
+    """Choose among all rows of the chosen base that are not naive, the dense model among them."""
+    priorities, lines = result.study.priorities, result.lines()
+    fit = [line for line in lines if not line.is_naive and line.error is None and not line.collapsed]
+    fit = [line for line in fit if line.figures.top1 is not None and line.figures.file_bytes is not None]
+    weighed = [name for name in GAINS if getattr(priorities.weights, name) > 0]
+    axes = tuple(name for name in weighed if any(_gain(line, name) is not None for line in fit if line.row is not None))
+    kept = [line for line in fit if _keeps(line, priorities.limits)]
+    scores = {line.name: score(line, priorities, axes) for line in kept}
+    ranked = sorted(kept, key=lambda line: -scores[line.name])
+    return Choice(
+        front=tuple(line for line in fit if not any(_beats(other, line, axes) for other in fit)),
+        pick=ranked[0] if ranked else None,
+        runner_up=ranked[1] if len(ranked) > 1 else None,
+        scores=scores,
+        refused=len(fit) - len(kept),
+        naive=sum(line.is_naive for line in lines),
+        axes=axes,
+        unmeasured=tuple(name for name in weighed if name not in axes),
+    )
+
+
+def score(line: Line, priorities: Priorities, axes: Sequence[str]) -> float:
+    """Return what a row is worth against the dense model, in points of accuracy.
+
+    Each cost counts by how often it is halved, times its weight; each point of top-1 lost counts against it.
+    """
+    worth = -priorities.weights.accuracy * (line.figures.top1_drop_pp or 0.0)
+    for name in axes:
+        ratio = _gain(line, name)
+        worth += getattr(priorities.weights, name) * (math.log2(ratio) if ratio else 0.0)
+    return worth
+
+
+def _gain(line: Line, name: str) -> float | None:
+    if line.row is None:
+        return 1.0
+    value: float | None = getattr(line.figures, GAINS[name])
+    return value
+
+
+def _keeps(line: Line, limits: dict[str, Gate]) -> bool:
+    return all(_within(getattr(line.figures, name), gate) for name, gate in limits.items())
+
+
+def _within(value: float | None, gate: Gate) -> bool:
+    if value is None:
+        return True  # the dense model loses nothing against itself; a figure that cannot be had refuses nobody
+    return (gate.max is None or value <= gate.max + 1e-9) and (gate.min is None or value >= gate.min - 1e-9)
+
+
+def _beats(other: Line, line: Line, axes: Sequence[str]) -> bool:
+    """Tell whether ``other`` is at least as good in everything that counts, and better in something."""
+    pairs = [(other.figures.top1 or 0.0, line.figures.top1 or 0.0)]
+    pairs += [(a, b) for name in axes if (a := _gain(other, name)) is not None and (b := _gain(line, name)) is not None]
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+
+def by_size(result: StudyResult) -> list[tuple[float, Line | None]]:
+    """Return for each size in MB (10⁶ bytes) the most accurate row whose file fits; the faster of equals."""
+    lines = [
+        line for line in result.lines()
+        if not line.is_naive and not line.collapsed and line.figures.top1 is not None and line.figures.file_bytes
+    ]  # fmt: skip
+    found = []
+    for size in sorted(result.study.sizes_mb):
+        fits = [line for line in lines if (line.figures.file_bytes or 0.0) <= size * 1e6]
+        best = max(fits, key=lambda line: (line.figures.top1 or 0.0, line.figures.speedup_x or 1.0), default=None)
+        found.append((size, best))
+    return found

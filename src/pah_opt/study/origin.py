@@ -1,0 +1,94 @@
+"""What a study starts from: the pretrained model and its images, loaded once and known by their content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pah_opt.data import digits_data, digits_processor, load_data
+from pah_opt.data.sampling import balanced_subset
+from pah_opt.errors import DataError
+from pah_opt.measure.provenance import weights_sha256
+from pah_opt.models import find_adapter, load_model
+from pah_opt.registry import default_registry
+from pah_opt.splits import Data
+from pah_opt.study.schema import EMBEDDED
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pah_opt.layout import ModelAdapter
+    from pah_opt.splits import Split
+    from pah_opt.study.schema import Study
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model before it is adapted, and the images.
+
+    Args:
+        model: in ``eval`` mode.
+        processor: its image processor.
+        data: training and test images.
+        notes: what a reader must know, such as a classifier that was newly initialised.
+    """
+
+    model: nn.Module
+    processor: Any
+    data: Data
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, study: Study, device: str) -> Origin:
+        """Load what a study names.
+
+        Raises:
+            DataError: the images cannot be read, or there are none to train on.
+            UnsupportedModelError: the model cannot be loaded.
+        """
+        if EMBEDDED in (study.model, study.data):
+            return cls._embedded(study, device)
+        loaded = load_model(study.model, device=device)
+        data = load_data(
+            study.data, loaded.processor, train_limit=study.train_limit, test_limit=study.test_limit
+        )  # fmt: skip
+        if data.train is None:
+            raise DataError(f"{study.data} has no training images, and a study adapts the model to them first")
+        # A head that is newly initialised here is replaced by the adaptation; what else was noted stays.
+        notes = tuple(note for note in loaded.notes if "classifier" not in note)
+        return cls(loaded.model, loaded.processor, data, notes)
+
+    @classmethod
+    def _embedded(cls, study: Study, device: str) -> Origin:
+        from pah_opt.adapt.digits import IMAGE_SIZE, digits_vit
+
+        if study.model != study.data:
+            raise DataError(
+                f"model is {study.model!r} and data is {study.data!r}; {EMBEDDED!r} stands for both or none: the "
+                "embedded model belongs to the embedded images"
+            )
+        data = digits_data(IMAGE_SIZE)
+        train = data.train and _limited(data.train, study.train_limit)
+        return cls(
+            digits_vit().to(device), digits_processor(IMAGE_SIZE), Data(_limited(data.test, study.test_limit), train)
+        )
+
+    @cached_property
+    def adapter(self) -> ModelAdapter:
+        """Knows the model's family."""
+        return find_adapter(self.model, default_registry().adapters)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the images and the model are, as JSON data."""
+        train = self.data.train
+        return {
+            "weights": weights_sha256(self.model),
+            "test": self.data.test.fingerprint,
+            "train": None if train is None else train.fingerprint,
+        }
+
+
+def _limited(split: Split, limit: int | None) -> Split:
+    return split if limit is None or limit >= len(split) else balanced_subset(split, limit, 0)

@@ -1,0 +1,144 @@
+"""The folder of a study's report: ``study.json``, ``report.md`` and ``report.html``, each whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pah_opt.report.files import write
+from pah_opt.report.html import POLICY
+from pah_opt.report.markdown import table as markdown_table
+from pah_opt.study.choice import choose
+from pah_opt.study.document import Bullets, Heading, Pairs, Paragraph, Plot, document
+from pah_opt.study.messages import Observation, Wording
+from pah_opt.study.observations import observations
+from pah_opt.study.tables import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+
+    from pah_opt.study.document import Block
+    from pah_opt.study.messages import Lang, Value
+    from pah_opt.study.results import StudyResult
+
+
+def write_study(result: StudyResult, folder: str | PathLike[str], lang: Lang = "en") -> Path:
+    """Write everything that is rendered of a study.
+
+    Raises:
+        MeasurementError: a file cannot be written.
+        RecipeError: there is no such language.
+    """
+    target, wording = Path(folder), Wording(lang)
+    blocks = document(result, wording)
+    write(target / "study.json", to_json(result))
+    write(target / "report.md", to_markdown(blocks))
+    write(target / "report.html", to_html(blocks, lang))
+    return target
+
+
+def to_json(result: StudyResult) -> str:
+    """Return the results with what was derived of them: observations by key and figures, and the choice."""
+    choice = choose(result)
+    derived = {
+        "observations": [
+            {"key": each.key, **{name: _plain(value) for name, value in each.values.items()}}
+            for each in observations(result)
+        ],
+        "choice": {
+            "base": result.base,
+            "front": [line.name for line in choice.front],
+            "pick": choice.pick and choice.pick.name,
+            "runner_up": choice.runner_up and choice.runner_up.name,
+            "scores": choice.scores,
+        },
+    }
+    return json.dumps({**result.to_data(), **derived}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Value | str | Observation) -> str | float | None:
+    if isinstance(value, Observation):
+        return value.key
+    return value if isinstance(value, str) else value.number
+
+
+def to_markdown(blocks: Sequence[Block]) -> str:
+    """Render blocks as Markdown; plots are left to the page."""
+    lines: list[str] = []
+    for block in blocks:
+        if isinstance(block, Heading):
+            lines += [f"{'#' * block.level} {block.text}", ""]
+        elif isinstance(block, Paragraph):
+            lines += [f"**{block.text}**" if block.strong else f"> {block.text}" if block.note else block.text, ""]
+        elif isinstance(block, Bullets):
+            lines += [*(f"- {' '.join(item.split())}" for item in block.items), ""]
+        elif isinstance(block, Pairs):
+            lines += [*(f"- {label}: {value}" for label, value in block.items), ""]
+        elif isinstance(block, Table):
+            lines += markdown_table(block.headers, block.rows)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def to_html(blocks: Sequence[Block], lang: Lang) -> str:
+    """Render blocks as one self-contained page: no script, no network; light and dark, phone and desktop."""
+    style = (files("pah_opt.report") / "page.css").read_text(encoding="utf-8")
+    style += (files("pah_opt.study") / "study.css").read_text(encoding="utf-8")
+    title = next((block.text for block in blocks if isinstance(block, Heading)), "pah_opt")
+    return (
+        f'<!doctype html>\n<html lang="{lang}">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)} - pah_opt</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{_body(blocks)}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _body(blocks: Sequence[Block]) -> str:
+    """Render each block; plots that follow one another share a row."""
+    parts: list[str] = []
+    for at, block in enumerate(blocks):
+        if isinstance(block, Plot):
+            starts = not isinstance(blocks[at - 1], Plot)
+            ends = at + 1 == len(blocks) or not isinstance(blocks[at + 1], Plot)
+            parts.append(f"{'<div class=plots>' if starts else ''}{_plot(block)}{'</div>' if ends else ''}")
+        else:
+            parts.append(_block(block))
+    return "\n".join(parts)
+
+
+def _block(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"<h{block.level}>{escape(block.text)}</h{block.level}>"
+    if isinstance(block, Paragraph):
+        kind = ' class="note"' if block.note else ' class="pick"' if block.strong else ""
+        return f"<p{kind}>{escape(block.text)}</p>"
+    if isinstance(block, Bullets):
+        return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in block.items)}</ul>"
+    if isinstance(block, Pairs):
+        items = "".join(f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in block.items)
+        return f"<dl>{items}</dl>"
+    return _table(block) if isinstance(block, Table) else ""
+
+
+def _plot(plot: Plot) -> str:
+    hint = f"<span>{escape(plot.hint)}</span>" if plot.hint else ""
+    return f"<figure>\n<figcaption>{escape(plot.title)}{hint}</figcaption>\n{plot.drawing}\n</figure>"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in table.headers)
+    body = "".join(_row(row, table) for row in table.rows)
+    return (
+        f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n'
+        "</table></div>"
+    )
+
+
+def _row(row: Sequence[str], table: Table) -> str:
+    kind = ' class="bad"' if row[0] in table.bad else ' class="best"' if row[0] in table.best else ""
+    cells = "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+    return f'<tr{kind}><th scope="row">{escape(row[0])}</th>{cells}</tr>\n'

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.study.conftest import DENSE_FIGURES, made_result, study_of
+
+from pah_opt.study.choice import by_size, choose, chosen_base
+from pah_opt.study.messages import Wording
+from pah_opt.study.results import AdaptationResult
+from pah_opt.study.schema import Study
+from pah_opt.study.verdict import place_among, verdict
+
+ROWS: dict[str, dict[str, Any]] = {
+    "small": {"top1": 0.965, "top1_drop_pp": 0.5, "file_bytes": 10e6, "size_x": 8.0, "speedup_x": 0.9},
+    "fast": {"top1": 0.962, "top1_drop_pp": 0.8, "file_bytes": 40e6, "size_x": 2.0, "speedup_x": 4.0},
+    "exact": {"top1": 0.97, "top1_drop_pp": 0.0, "file_bytes": 70e6, "size_x": 1.15, "speedup_x": 1.1},
+    "beaten": {"top1": 0.95, "top1_drop_pp": 2.0, "file_bytes": 75e6, "size_x": 1.1, "speedup_x": 0.8},
+}
+
+
+def result(priorities: dict[str, Any] | None = None, **study: Any) -> Any:
+    asked = study_of({name: {} for name in ROWS}, **({"priorities": priorities} if priorities else {}), **study)
+    return made_result({"dense": DENSE_FIGURES, **ROWS}, asked)
+
+
+@pytest.mark.parametrize(
+    ("weights", "pick"),
+    [
+        ({"size": 1, "latency": 0, "accuracy": 1}, "small"),
+        ({"size": 0, "latency": 1, "accuracy": 1}, "fast"),
+        ({"size": 0.05, "latency": 0.05, "accuracy": 10}, "exact"),
+        ({"size": 0, "latency": 0, "accuracy": 0}, "dense"),
+    ],
+)
+def test_other_priorities_pick_other_rows(weights: dict[str, float], pick: str) -> None:
+    chosen = choose(result({"weights": weights})).pick
+    assert chosen is not None
+    assert chosen.name == pick
+
+
+def test_limits_come_before_worth() -> None:
+    choice = choose(result({"weights": {"size": 9}, "limits": {"top1_drop_pp": {"max": 0.1}}}))
+    assert choice.pick is not None
+    assert choice.pick.name == "exact"
+    assert choice.refused == 3
+    assert choose(result({"limits": {"top1": {"min": 0.99}}})).pick is None
+
+
+def test_the_front_holds_what_nothing_beats_in_everything() -> None:
+    assert {line.name for line in choose(result()).front} == {"small", "fast", "exact"}
+
+
+def test_naive_failed_and_collapsed_rows_are_no_candidates() -> None:
+    best = {"top1": 0.999, "top1_drop_pp": -3.0, "file_bytes": 1e6, "size_x": 80.0, "speedup_x": 9.0}
+    asked = study_of({"naive": {"version": "V1"}, "gone": {}, "broken": {}, "fine": {}})
+    rows = {"naive": best, "gone": {**best, "collapsed": True}, "broken": {"error": "no"}, "fine": ROWS["small"]}
+    choice = choose(made_result({"dense": DENSE_FIGURES, **rows}, asked))
+    assert set(choice.scores) == {"dense", "fine"}
+
+
+def test_a_cost_with_a_weight_that_was_not_measured_is_named() -> None:
+    choice = choose(result({"weights": {"energy": 2.0}}))
+    assert choice.unmeasured == ("energy",)
+    told = [Wording("en").tell(each) for each in verdict(result(), choice, Wording("en"))]
+    assert "Energy has a weight and could not be measured here." in told
+
+
+def test_the_verdict_names_pick_and_runner_up_with_the_reason() -> None:
+    found = result({"weights": {"size": 1, "latency": 0, "accuracy": 1}})
+    told = " ".join(Wording("en").tell(each) for each in verdict(found, choose(found), Wording("en")))
+    assert "Pick: small. Top-1 96.50 % (\N{MINUS SIGN}0.50 points against dense), file 10.0 MB" in told
+    assert "Runner-up: exact, worth 0.20 points; its file has 70.0 MB where the pick has 10.0 MB." in told
+
+
+def test_choice_by_size_takes_the_most_accurate_row_that_fits() -> None:
+    found = [(size, line and line.name) for size, line in by_size(result(sizes_mb=[5, 25, 50, 100]))]
+    assert found == [(5, None), (25, "small"), (50, "small"), (100, "exact")]
+
+
+def test_the_place_among_published_figures_counts_those_below() -> None:
+    published = [{"model": "a", "top1_pct": 95, "source": "x"}, {"model": "b", "top1_pct": 99, "source": "y"}]
+    found = result(references=published)
+    assert "above 1 of 2 published figures: a." in place_among(found, choose(found), Wording("en"))[0]
+    found = result(references=published[1:])
+    assert "below all 1" in place_among(found, choose(found), Wording("en"))[0]
+
+
+@pytest.mark.parametrize(("tolerance", "base"), [(0.3, "slow"), (1.0, "quick")])
+def test_the_base_is_the_quickest_of_those_as_good_as_the_best(tolerance: float, base: str) -> None:
+    study = Study.model_validate({**study_of({"a": {}}), "base_tolerance_pp": tolerance})
+    adaptations = [
+        AdaptationResult(name="slow", seed=0, top1=0.9, validation_top1=0.97, seconds=100.0),
+        AdaptationResult(name="quick", seed=0, top1=0.99, validation_top1=0.965, seconds=10.0),
+        AdaptationResult(name="broken", seed=0, error="no"),
+    ]
+    assert chosen_base(study, adaptations) == base

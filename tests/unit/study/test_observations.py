@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.study.conftest import DENSE_FIGURES, made_result, study_of
+
+from pah_opt.study.messages import Wording
+from pah_opt.study.observations import observations
+
+Rows = dict[str, dict[str, Any]]
+
+
+def keys(rows: Rows, *, dense: dict[str, Any] | None = None, **study: Any) -> set[str]:
+    asked = study.pop("asked", {name: {} for name in rows})
+    result = made_result(
+        {"dense": {**DENSE_FIGURES, **(dense or {})}, **rows}, study_of(asked, **study)
+    )  # fmt: skip
+    return {each.key for each in observations(result)}
+
+
+SPARSE = {
+    **DENSE_FIGURES,
+    "top1_drop_pp": 0.2,
+    "sparsity_pct": 50.0,
+    "speedup_x": 1.0,
+    "size_x": 1.8,
+    "file_bytes": 45e6,
+}
+INT8 = {
+    **DENSE_FIGURES,
+    "top1_drop_pp": 0.1,
+    "file_bytes": 21e6,
+    "size_x": 3.8,
+    "speedup_x": 0.5,
+    "dtypes": {"int8": 4},
+}
+CUT = {**DENSE_FIGURES, "top1_drop_pp": 0.5, "macs": 2e9, "speedup_x": 1.8, "size_x": 1.9}
+MASKED = {"naive": "masked-pruning", "amount": 0.5, "version": "V1"}
+STATIC = {"version": "V1", "steps": [{"use": "torchao", "with": {"scheme": "int8-static", "naive": True}}]}
+COMPILED = {"steps": [{"use": "torchao"}, {"use": "compile"}]}
+WRONG_INPUT = {"naive": "wrong-normalisation", "version": "V1"}
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    # key: (figures that make it true, the change that makes it false, the study's row or topic)
+    "masks_double": ({**SPARSE, "file_bytes": 160e6, "file_without_masks_bytes": 80e6}, {"file_bytes": 82e6}, MASKED),
+    "zeros_stored": (SPARSE, {"size_x": 1.0}, {}),
+    "zeros_no_faster": (SPARSE, {"speedup_x": 1.3}, {}),
+    "zeros_faster": ({**SPARSE, "speedup_x": 1.3}, {"speedup_x": 1.0}, {}),
+    "sparsity_bearable": (SPARSE, {"top1_drop_pp": 1.2}, {}),
+    "structured_pays": (CUT, {"speedup_x": 1.0}, {"topic": "structured"}),
+    "structured_too_much": ({**CUT, "top1_drop_pp": 5.0}, {"top1_drop_pp": 0.5}, {"topic": "structured"}),
+    "int8_holds": (INT8, {"top1_drop_pp": 0.8}, {"topic": "quantization"}),
+    "int8_breaks": ({**INT8, "top1_drop_pp": 60.0}, {"top1_drop_pp": 0.3}, {"topic": "quantization", **STATIC}),
+    "eager_int8_slow": (INT8, {"speedup_x": 1.0}, {}),
+    "compiled_int8_fast": ({**INT8, "speedup_x": 2.0}, {"speedup_x": 1.0}, COMPILED),
+    "combination_smallest": (INT8, {"top1_drop_pp": 2.0}, {"topic": "combinations"}),
+    "collapsed_row": ({**SPARSE, "collapsed": True}, {"collapsed": False}, {}),
+    "damaged_row": ({**DENSE_FIGURES, "top1_drop_pp": 9.0}, {"top1_drop_pp": 0.1}, WRONG_INPUT),
+    "within_noise": ({**SPARSE, "mcnemar_p": 0.4}, {"mcnemar_p": 0.01}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_a_sentence_is_written_where_its_condition_holds_and_only_there(key: str) -> None:
+    figures, change, asked = CASES[key]
+    row = {name: value for name, value in asked.items() if name != "topic"}
+    topic = {"topic": asked["topic"]} if "topic" in asked else {}
+    assert key in keys({"row": figures}, asked={"row": row}, **topic)
+    assert key not in keys({"row": {**figures, **change}}, asked={"row": row}, **topic)
+
+
+@pytest.mark.parametrize(
+    ("top1", "said"), [(0.50, "improved"), (0.97, None), (0.99, "no_better")]
+)  # fmt: skip
+def test_a_row_is_compared_with_the_one_it_is_against(top1: float, said: str | None) -> None:
+    asked = {"before": {"version": "V1"}, "after": {"against": "before"}}
+    found = keys({"before": {**SPARSE, "top1": top1}, "after": {**SPARSE, "top1": 0.97}}, asked=asked)
+    assert found & {"improved", "no_better"} == ({said} if said else set())
+
+
+def test_sparsity_that_costs_too_much_is_told_after_the_most_that_is_bearable() -> None:
+    rows = {
+        f"s{zeros}": {**SPARSE, "sparsity_pct": zeros, "top1_drop_pp": lost}
+        for zeros, lost in ((10, 0), (50, 0.9), (90, 7))
+    }
+    result = made_result({"dense": DENSE_FIGURES, **rows}, study_of({name: {} for name in rows}))
+    said = {each.key: each.values for each in observations(result)}
+    assert (said["sparsity_bearable"]["row"], said["sparsity_too_much"]["row"]) == ("s50", "s90")
+
+
+def test_energy_is_missed_only_where_it_is_missing() -> None:
+    assert "no_energy" in keys({"row": SPARSE})
+    assert "no_energy" not in keys({"row": SPARSE}, dense={"j_per_image": 0.1})
+
+
+def test_sentences_carry_the_measured_figures() -> None:
+    result = made_result({"dense": DENSE_FIGURES, "row": SPARSE})
+    told = [Wording("en").tell(each) for each in observations(result)]
+    assert "Stored without its zeros, row (50.0 % zeros) takes 45.0 MB instead of 80.0 MB." in told
+
+
+def test_a_failed_row_says_nothing() -> None:
+    assert keys({"row": {"error": "it broke"}}, dense={"j_per_image": 0.1}) == set()

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.study.conftest import MINI
+
+from pah_opt.errors import PahOptError, RecipeError
+from pah_opt.study.results import StudyResult
+from pah_opt.study.running import run_study
+
+EXACT = ("top1", "top1_drop_pp", "file_bytes", "size_x", "params", "sparsity_pct", "macs")
+"""Figures that do not depend on how busy the machine is."""
+
+
+def exact(result: StudyResult) -> dict[str, tuple[Any, ...]]:
+    return {row.name: tuple(getattr(row.figures, name) for name in EXACT) for row in result.rows}
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(MINI), **changes}
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyResult]:
+    folder = tmp_path_factory.mktemp("mini")
+    return folder, run_study(MINI, folder)
+
+
+def test_a_changed_recipe_recomputes_its_own_cell_only(mini: tuple[Path, StudyResult]) -> None:
+    study = changed()
+    study["sections"][0]["rows"][1]["steps"][0]["with"]["sparsity"] = 0.45
+    again = run_study(study, mini[0])
+    assert again.computed == 1
+    before, after = exact(mini[1]), exact(again)
+    assert before.pop("zeros-40") != after.pop("zeros-40")
+    assert before == after
+
+
+def test_renaming_and_moving_rows_recomputes_nothing(mini: tuple[Path, StudyResult]) -> None:
+    study = changed(name="other", title="Another title")
+    study["adaptations"] = {"renamed": study["adaptations"]["full"]}
+    study["sections"][0]["rows"].reverse()
+    study["sections"][0]["rows"][0]["name"] = "most"
+    again = run_study(study, mini[0])
+    assert again.computed == 0
+    assert [row.name for row in again.rows] == ["dense", "most", "zeros-40", "zeros-20"]
+    assert again.base == "renamed"
+
+
+def test_another_seed_or_other_images_are_other_cells(mini: tuple[Path, StudyResult]) -> None:
+    again = run_study(changed(seeds=[0, 1]), mini[0], only="zeros-20")
+    assert again.computed == 3  # seed 1: the adaptation, the dense model, the row that was asked for
+    line = again.line("zeros-20")
+    assert line is not None
+    assert line.top1_spread_pp is not None
+    assert not again.complete
+
+
+def test_a_damaged_cell_is_computed_again(mini: tuple[Path, StudyResult], tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(mini[0], tmp_path, dirs_exist_ok=True)
+    cell = next(path for path in (tmp_path / "cells").iterdir() if '"zeros-60"' in path.read_text())
+    cell.write_text(cell.read_text()[:50])
+    again = run_study(MINI, tmp_path)
+    assert again.computed == 1
+    assert exact(again) == exact(mini[1])
+
+
+def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(mini: tuple[Path, StudyResult]) -> None:
+    study = changed()
+    too_many = {"name": "too-many", "steps": [{"use": "depth-pruning", "with": {"count": 99}}]}
+    study["sections"][0]["rows"].insert(0, too_many)
+    result = run_study(study, mini[0])
+    assert list(result.failures) == ["too-many on full, seed 0"]
+    assert "99" in result.failures["too-many on full, seed 0"]
+    assert {row.name for row in result.rows if row.error is None} == {"dense", "zeros-20", "zeros-40", "zeros-60"}
+    assert "too-many" in (mini[0] / "report.md").read_text(encoding="utf-8").partition("Cells that failed")[2]
+
+
+def test_a_study_whose_adaptations_all_fail_says_why_and_still_writes_its_report(tmp_path: Path) -> None:
+    study = changed(adaptations={"only": {"mode": "last-layers", "last_blocks": 50}})
+    with pytest.raises(PahOptError, match=r"(?s)every adaptation failed; the last one: .*50"):
+        run_study(study, tmp_path)
+    assert json.loads((tmp_path / "study.json").read_text())["adaptations"][0]["error"]
+
+
+def test_only_that_matches_nothing_lists_the_rows(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="'sparse-\\*'; rows: zeros-20, zeros-40, zeros-60"):
+        run_study(MINI, tmp_path, only="sparse-*")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 is a POSIX signal")
+def test_a_killed_study_resumes_at_the_first_missing_cell_with_the_same_result(
+    mini: tuple[Path, StudyResult], tmp_path: Path
+) -> None:
+    code = "import json, sys; from pah_opt.study import run_study; run_study(json.loads(sys.argv[1]), sys.argv[2])"
+    with subprocess.Popen([sys.executable, "-c", code, json.dumps(MINI), str(tmp_path)]) as running:
+        cells = tmp_path / "cells"
+        deadline = time.monotonic() + 240
+        while len(list(cells.glob("[!.]*.json")) if cells.exists() else []) < 3 and time.monotonic() < deadline:
+            assert running.poll() is None, "it ended before it could be killed"
+            time.sleep(0.002)
+        running.send_signal(signal.SIGKILL)
+    done = len(list(cells.glob("[!.]*.json")))
+    assert 3 <= done < 5
+    result = run_study(MINI, tmp_path)
+    assert result.computed == 5 - done
+    assert exact(result) == exact(mini[1])
