@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Form = Literal["torch", "onnx"]
+Rounding = Literal["own", "fixed", "none", "tokens"]
+"""Which activations a written-out layer rounds: those it rounds now (``own``); of these, only those whose steps were
+fixed beforehand (``fixed``); none; or every token in every layer, as some runtimes do of their own accord."""
 EPS = torch.finfo(torch.float32).eps
 """Smallest scale of a token, as torchao has it."""
 QDQ_OPSET = 13
@@ -81,7 +84,7 @@ class StaticInt8Linear(Int8Linear):
         super().__init__(weight, bias, form)
         self.low, self.high = _steps(weight)
         zero = weight.act_quant_zero_point
-        symmetric = zero is None or weight.act_quant_kwargs.mapping_type.name != "ASYMMETRIC"
+        symmetric = zero is None or not _asymmetric(weight)
         self.register_buffer("input_scale", weight.act_quant_scale.detach().float().reshape(()))
         self.register_buffer(
             "input_zero", torch.zeros((), dtype=torch.int8) if symmetric else zero.detach().to(torch.int8).reshape(())
@@ -111,7 +114,7 @@ class DynamicInt8Linear(Int8Linear):
     def __init__(self, weight: Any, bias: Tensor | None, form: Form) -> None:
         super().__init__(weight, bias, form)
         self.low, self.high = _steps(weight)
-        self.asymmetric = weight.act_quant_kwargs.mapping_type.name == "ASYMMETRIC"
+        self.asymmetric = _asymmetric(weight)
         if self.asymmetric:
             self.register_buffer("row_sums", self.weight.sum(dim=0, dtype=torch.int32).float())
 
@@ -132,17 +135,11 @@ class DynamicInt8Linear(Int8Linear):
         return (exact if zero is None else exact - zero * self.row_sums) * scale * self.scale
 
 
-def lower(model: nn.Module, form: Form, *, rounds_tokens: bool = True) -> int:
-    """Replace, in place, every linear layer with an int8 weight of torchao; return how many there were.
-
-    Args:
-        model: changed in place.
-        form: what the layers are written out in.
-        rounds_tokens: whether layers that round every token anew do so; else that is left to the runtime.
-    """
+def lower(model: nn.Module, form: Form, rounding: Rounding = "own") -> int:
+    """Replace, in place, every linear layer with an int8 weight of torchao; return how many there were."""
     found = list(int8_layers(model))
     for path, layer in found:
-        model.set_submodule(path, _written_out(layer, form, rounds_tokens=rounds_tokens))
+        model.set_submodule(path, _kind_of(layer.weight, rounding)(layer.weight, layer.bias, form).eval())
     return len(found)
 
 
@@ -164,20 +161,24 @@ def int8_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
             yield path, module
 
 
-def _written_out(layer: Any, form: Form, *, rounds_tokens: bool) -> Int8Linear:
-    weight = layer.weight
-    if weight.act_quant_kwargs is None:
-        kind = Int8Linear
-    elif weight.act_quant_scale is not None:
-        kind = StaticInt8Linear
-    else:
-        kind = DynamicInt8Linear if rounds_tokens else Int8Linear
-    return kind(weight, layer.bias, form).eval()
+def _kind_of(weight: Any, rounding: Rounding) -> type[Int8Linear]:
+    if rounding == "tokens":
+        return DynamicInt8Linear
+    if rounding == "none" or weight.act_quant_kwargs is None:
+        return Int8Linear
+    if weight.act_quant_scale is not None:
+        return StaticInt8Linear
+    return DynamicInt8Linear if rounding == "own" else Int8Linear
 
 
 def _steps(weight: Any) -> tuple[int, int]:
     """Return the lowest and highest int8 value of activations."""
-    return (-64, 63) if weight.act_quant_kwargs.reduce_range else (-128, 127)
+    return (-64, 63) if getattr(weight.act_quant_kwargs, "reduce_range", False) else (-128, 127)
+
+
+def _asymmetric(weight: Any) -> bool:
+    mapping = getattr(weight.act_quant_kwargs, "mapping_type", None)
+    return getattr(mapping, "name", "SYMMETRIC") == "ASYMMETRIC"
 
 
 def _detached(tensor: Tensor | None) -> Tensor | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pah_opt.export.lowering import Rounding
     from pah_opt.export.subject import Subject
 
 OPSET = 18
@@ -29,24 +30,30 @@ NOT_IN_TENSORRT = {"MatMulInteger": "int8-dynamic and int8-qat layers", "Dynamic
 """Operators that TensorRT's parser does not have, and where they come from."""
 
 
-def write(subject: Subject, folder: Path, *, rounds_tokens: bool = True) -> dict[str, Any]:
+def write(subject: Subject, folder: Path, rounding: Rounding = "own") -> dict[str, Any]:
     """Write the file, and return what the manifest says of it.
 
     Args:
         subject: what is exported.
         folder: where to.
-        rounds_tokens: see :func:`pah_opt.export.lowering.lower`.
+        rounding: of activations.
 
     Raises:
         ExportError: the model cannot be traced or written.
     """
     dtype = torch.float32 if subject.dtype == "bf16" else None
-    classifier = classifier_of(subject, "onnx", dtype, rounds_tokens=rounds_tokens)
+    classifier = classifier_of(subject, "onnx", dtype, rounding)
     traced = program_of(classifier, subject)
     try:
         with quiet(), torch.no_grad():
             program: Any = torch.onnx.export(
-                traced, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+                traced,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes={INPUT: {0: "batch"}},
+                verbose=False,
             )
             _without_traces(program.model)
             program.save(folder / FILE, external_data=_bytes(classifier) > LARGEST_BYTES)

@@ -35,7 +35,7 @@ def write(subject: Subject, folder: Path) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as beside:
         # OpenVINO turns a MatMulInteger's weight into float32. It rounds the tokens before an int8 weight by itself.
-        facts = onnx_file.write(subject, Path(beside), rounds_tokens=False)
+        facts = onnx_file.write(subject, Path(beside), rounding="fixed")
         try:
             with quiet():
                 model = openvino.convert_model(str(Path(beside, onnx_file.FILE)))

@@ -12,7 +12,7 @@ from pah_opt.export.lowering import lower, unwrap
 from pah_opt.export.quiet import quiet
 
 if TYPE_CHECKING:
-    from pah_opt.export.lowering import Form
+    from pah_opt.export.lowering import Form, Rounding
     from pah_opt.export.subject import Subject
     from pah_opt.layout import ModelAdapter
 
@@ -40,7 +40,7 @@ class Classifier(nn.Module):
 
 
 def classifier_of(
-    subject: Subject, form: Form, dtype: torch.dtype | None = None, *, rounds_tokens: bool = True
+    subject: Subject, form: Form, dtype: torch.dtype | None = None, rounding: Rounding = "own"
 ) -> Classifier:
     """Return a copy of the subject's model with its quantized layers written out.
 
@@ -48,10 +48,10 @@ def classifier_of(
         subject: what is exported; stays as it is.
         form: of the quantized layers.
         dtype: floating-point type to compute in; the model's own by default.
-        rounds_tokens: see :func:`pah_opt.export.lowering.lower`.
+        rounding: of activations.
     """
     model = subject.private_copy()
-    lower(model, form, rounds_tokens=rounds_tokens)
+    lower(model, form, rounding)
     unwrap(model)
     return Classifier(model if dtype is None else model.to(dtype), subject.adapter).eval()
 
