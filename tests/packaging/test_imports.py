@@ -42,6 +42,7 @@ LIGHT = {
     "pah-opt schema": command_line("schema"),
     "pah-opt presets": command_line("presets"),
     "validating a recipe": VALIDATE,
+    "pah-opt study --dry-run": command_line("study", "tiny", "--dry-run"),
     "pah-opt plan with a wrong recipe": PLAN_WRONGLY,
 }
 

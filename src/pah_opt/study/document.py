@@ -57,9 +57,10 @@ class Plot:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Labels with values."""
+    """Labels with values; ``lines`` are the same as whole texts."""
 
     items: tuple[tuple[str, str], ...]
+    lines: tuple[str, ...]
 
 
 Block: TypeAlias = "Heading | Paragraph | Bullets | Plot | Pairs | Table"
@@ -129,8 +130,9 @@ def _comparison(result: StudyResult, choice: Choice, w: Wording) -> Iterator[Blo
 
 
 def _scatter(result: StudyResult, choice: Choice, axis: str, w: Wording) -> str:
-    """Draw every row that is not at chance; only those that nothing beats are named."""
-    shown = [point for line in result.lines() if not line.collapsed and (point := _point(line, axis))]
+    """Draw every row that may be chosen; only those that nothing beats are named."""
+    fit = [line for line in result.lines() if not line.collapsed and not line.is_naive]
+    shown = [point for line in fit if (point := _point(line, axis))]
     if len(shown) < 2:
         return ""
     title = w.say(f"plot_{axis}")
@@ -180,11 +182,12 @@ def _conditions(result: StudyResult, w: Wording) -> Iterator[Block]:
     here = result.conditions
     yield Heading(w.say("conditions_title"))
     train, test = Value("count", here.train_images), Value("count", here.test_images)
-    yield Pairs((
+    items = (
         (w.say("condition_model"), here.model),
         (w.say("condition_data"), w.say("data_words", data=here.data, train=train, test=test)),
         (w.say("condition_device"), w.say("device_words", device=here.device, threads=str(here.threads))),
         (w.say("condition_versions"), ", ".join(f"{name} {version}" for name, version in here.versions.items())),
         (w.say("condition_seeds"), ", ".join(map(str, result.study.seeds))),
         (w.say("condition_date"), here.measured_utc),
-    ))  # fmt: skip
+    )
+    yield Pairs(items, tuple(w.say("pair", label=label, value=value) for label, value in items))

@@ -94,7 +94,7 @@ def _remark(line: Line, w: Wording) -> str:
         said.append(w.say("remark_masks", mb=Value("mb", line.figures.file_without_masks_bytes)))
     if line.top1_spread_pp is not None:
         said.append(w.say("remark_spread", points=Value("points", line.top1_spread_pp)))
-    return "; ".join(said)
+    return ", ".join(said)
 
 
 def adaptations(result: StudyResult, w: Wording) -> Table:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from pah_opt.study.results import StudyResult
 
 
+WORDS = 16
+"""Cells longer than this hold words and may wrap."""
+
+
 def write_study(result: StudyResult, folder: str | PathLike[str], lang: Lang = "en") -> Path:
     """Write everything that is rendered of a study.
 
@@ -77,7 +81,7 @@ def to_markdown(blocks: Sequence[Block]) -> str:
         elif isinstance(block, Bullets):
             lines += [*(f"- {' '.join(item.split())}" for item in block.items), ""]
         elif isinstance(block, Pairs):
-            lines += [*(f"- {label}: {value}" for label, value in block.items), ""]
+            lines += [*(f"- {line}" for line in block.lines), ""]
         elif isinstance(block, Table):
             lines += markdown_table(block.headers, block.rows)
     return "\n".join(lines).rstrip() + "\n"
@@ -130,7 +134,7 @@ def _plot(plot: Plot) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in table.headers)
+    head = "".join(f'<th scope="col">{_unbroken(title)}</th>' for title in table.headers)
     body = "".join(_row(row, table) for row in table.rows)
     return (
         f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n'
@@ -138,7 +142,12 @@ def _table(table: Table) -> str:
     )
 
 
+def _unbroken(title: str) -> str:
+    """Keep top-1 in one piece, and a unit on the line of what it measures."""
+    return escape(title.replace("-", "\N{NON-BREAKING HYPHEN}").replace(" %", "\N{NO-BREAK SPACE}%"))
+
+
 def _row(row: Sequence[str], table: Table) -> str:
     kind = ' class="bad"' if row[0] in table.bad else ' class="best"' if row[0] in table.best else ""
-    cells = "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+    cells = "".join(f"<td{' class=words' if len(cell) > WORDS else ''}>{escape(cell)}</td>" for cell in row[1:])
     return f'<tr{kind}><th scope="row">{escape(row[0])}</th>{cells}</tr>\n'

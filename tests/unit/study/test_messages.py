@@ -35,6 +35,7 @@ def test_figures_are_written_as_the_language_writes_them() -> None:
     assert Wording("fr").write(Value("share", 0.98765)) == "98,77 %"
     assert Wording("fr").write(Value("count", 12345.0)) == "12\N{NARROW NO-BREAK SPACE}345"
     assert Wording("en").write(Value("change", -0.5)) == "\N{MINUS SIGN}0.50 points"
+    assert [Wording("fr").write(Value("points", n)) for n in (1.5, 2.0)] == ["1,50 point", "2,00 points"]
     assert Wording("en").write(Value("mb", None)) == "\N{EN DASH}"
 
 

@@ -84,7 +84,11 @@ class Wording:
         if number is None:
             return DASH
         bare = self._localised(_BARE[value.kind](number))
-        return bare + (self._messages[f"unit_{value.kind}"] if unit else _MARKS.get(value.kind, ""))
+        if not unit:
+            return bare + _MARKS.get(value.kind, "")
+        key = f"unit_{value.kind}"
+        few = f"{key}_few" if abs(number) < 2 else key  # French counts 1.9 as one
+        return bare + self._messages.get(few, self._messages[key])
 
     def _localised(self, text: str) -> str:
         if self.lang == "en":

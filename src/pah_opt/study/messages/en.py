@@ -4,7 +4,8 @@ from __future__ import annotations
 
 MESSAGES: dict[str, str] = {
     # Units, written behind figures in sentences.
-    "unit_pct": " %", "unit_share": " %", "unit_points": " points", "unit_change": " points", "unit_mb": " MB",
+    "unit_pct": " %", "unit_share": " %", "unit_points": " points", "unit_change": " points",
+    "unit_points_few": " points", "unit_change_few": " points", "unit_mb": " MB",
     "unit_x": "\N{MULTIPLICATION SIGN}",
     "unit_ms": " ms", "unit_seconds": " s", "unit_count": "", "unit_number": "", "unit_p": "",
     # Headings and columns.
@@ -34,12 +35,12 @@ MESSAGES: dict[str, str] = {
     "plot_size": "Accuracy against size", "plot_latency": "Accuracy against latency",
     "plot_energy": "Accuracy against energy", "axis_size": "size, MB", "axis_latency": "latency, dense = 1",
     "axis_energy": "energy of an image, dense = 1", "axis_top1": "top-1, %",
-    "plot_hint": "up and to the left is better; blue: nothing beats it; rows at chance are left out",
+    "plot_hint": "up and to the left is better; blue: nothing beats it; V1 and rows at chance are left out",
     # What was and was not run.
     "incomplete": "This report is not complete: some rows have not been run yet.",
     "contended": "Other processes used the machine meanwhile: times are higher than on a quiet machine; ratios, "
     "measured in turns, hold better.",
-    "failed_cell": "{name}: {error}",
+    "failed_cell": "{name}: {error}", "pair": "{label}: {value}",
     # The adaptation.
     "base_only": "{name} is the base of everything that follows: the only adaptation that ran.",
     "base_quicker": "{name} is the base of everything that follows: its accuracy of {top1} is within {tolerance} of "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 MESSAGES: dict[str, str] = {
     # Unités, écrites après les nombres.
-    "unit_pct": " %", "unit_share": " %", "unit_points": " point(s)", "unit_change": " point(s)", "unit_mb": " Mo",
+    "unit_pct": " %", "unit_share": " %", "unit_points": " points", "unit_change": " points",
+    "unit_points_few": " point", "unit_change_few": " point", "unit_mb": " Mo",
     "unit_x": " \N{MULTIPLICATION SIGN}",
     "unit_ms": " ms", "unit_seconds": " s", "unit_count": "", "unit_number": "", "unit_p": "",
     # Titres et colonnes.
@@ -35,12 +36,12 @@ MESSAGES: dict[str, str] = {
     "plot_size": "Exactitude selon la taille", "plot_latency": "Exactitude selon la latence",
     "plot_energy": "Exactitude selon l'énergie", "axis_size": "taille, Mo", "axis_latency": "latence, dense = 1",
     "axis_energy": "énergie d'une image, dense = 1", "axis_top1": "top-1, %",
-    "plot_hint": "mieux vers le haut et la gauche ; en bleu : rien ne fait mieux ; sans les lignes au hasard",
+    "plot_hint": "mieux vers le haut et la gauche ; en bleu : rien ne fait mieux ; sans V1 ni lignes au hasard",
     # Ce qui a été exécuté ou non.
     "incomplete": "Ce rapport est incomplet : certaines lignes n'ont pas encore été exécutées.",
     "contended": "D'autres processus occupaient la machine : les durées sont plus longues qu'au calme ; les rapports, "
     "mesurés tour à tour, sont plus sûrs.",
-    "failed_cell": "{name} : {error}",
+    "failed_cell": "{name} : {error}", "pair": "{label} : {value}",
     # L'adaptation.
     "base_only": "{name} est la base de toute la suite : c'est la seule adaptation qui a abouti.",
     "base_quicker": "{name} est la base de toute la suite : son exactitude de {top1} est à moins de {tolerance} de la "
