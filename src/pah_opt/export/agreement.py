@@ -28,6 +28,9 @@ SPREAD = 1.5
 """Two runs that each stray by the effect of rounding are seldom further apart than this times it."""
 LARGEST = 0.25
 """However much rounding does to a model, a wrong graph does more."""
+LEAD = 1.5
+"""A class may lose its lead to another when that was at most so many tolerances: both logits may be off, seldom both by
+all of it and to opposite sides."""
 OTHER_BATCHES = (1, 5)
 """Batch sizes that are tried beside that of the stored examples."""
 
@@ -97,7 +100,7 @@ def compare(subject: Subject, run: Callable[[NDArray[Any]], NDArray[Any]]) -> Ag
             f"largest logit, {tolerance:g} is allowed; nothing was kept"
         )
     together = np.concatenate(same)
-    _refuse_other_classes(together, tolerance)
+    refuse_other_classes(together, tolerance)
     return Agreement(tolerance, max(differences), float(np.mean(together == 0.0)), tuple(sizes), len(together))
 
 
@@ -108,9 +111,17 @@ def _same_class(logits: NDArray[Any], wanted: NDArray[Any]) -> NDArray[Any]:
     return behind
 
 
-def _refuse_other_classes(behind: NDArray[Any], tolerance: float) -> None:
-    """Refuse other predictions, unless two classes were so close that neither is more right than the other."""
-    wrong = int((behind > tolerance).sum())
+def refuse_other_classes(behind: NDArray[Any], tolerance: float) -> None:
+    """Refuse other predictions, unless two classes were so close that neither is more right than the other.
+
+    Args:
+        behind: how far behind the best class the predicted one was, for each image, as a share of the largest logit.
+        tolerance: see :class:`Agreement`.
+
+    Raises:
+        ExportError: an image is given another class, and not by a hair.
+    """
+    wrong = int((behind > LEAD * tolerance).sum())
     if wrong:
         raise ExportError(f"what was made predicts other classes for {wrong} of {len(behind)} images; nothing was kept")
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 import pah_opt
 from pah_opt import environment
 from pah_opt.errors import ArtifactError, ExportError, ExportRefusedError, MissingBackendError
-from pah_opt.export import TARGETS, check, export_all, read_export, transformers_folder
+from pah_opt.export import TARGETS, agreement, check, export_all, read_export, transformers_folder
+from pah_opt.export.subject import Subject
 
 from .conftest import ArtifactOf
 
@@ -111,6 +112,24 @@ def test_what_answers_differently_is_not_kept(
     with pytest.raises(ExportError, match=message):
         pah_opt.export(artifact_of("dense"), "transformers", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_class_is_no_agreement_unless_both_led_by_a_hair() -> None:
+    agreement.refuse_other_classes(np.array([0.0, 0.0014]), tolerance=0.001)
+    with pytest.raises(ExportError, match=r"predicts other classes for 1 of 3 images; nothing was kept"):
+        agreement.refuse_other_classes(np.array([0.0, 0.0014, 0.0016]), tolerance=0.001)
+
+
+def test_int8_is_allowed_what_rounding_does_to_this_very_model(
+    artifact_of: ArtifactOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Subject.of(artifact_of("dynamic"))
+    assert 0 < agreement.rounding_effect(subject) < 0.05
+    for effect, allowed in ((0.001, 0.02), (0.1, 0.15), (0.9, 0.25)):
+        monkeypatch.setattr(agreement, "rounding_effect", lambda _, effect=effect: effect)
+        assert agreement.tolerance_for(subject) == pytest.approx(allowed)
+    assert agreement.tolerance_for(Subject.of(artifact_of("dense"))) == 0.001
+    assert agreement.tolerance_for(Subject.of(artifact_of("bf16"))) == 0.05
 
 
 def test_a_full_disk_leaves_nothing_and_the_old_export_whole(
