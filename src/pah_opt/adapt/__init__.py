@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pah_opt.adapt.adaptation import Adaptation
     from pah_opt.adapt.config import AdaptConfig
     from pah_opt.adapt.curves import save_curves
-    from pah_opt.adapt.digits import TrainedDigits, digits_vit, train_digits_vit
+    from pah_opt.adapt.digits import Digits, TrainedDigits, digits_vit, pretrained_digits_vit, train_digits_vit
     from pah_opt.adapt.evaluation import Score, evaluate
     from pah_opt.adapt.results import Epoch, TrainResult
     from pah_opt.adapt.settings import Augmentation, TrainSettings
@@ -28,6 +28,7 @@ _HOMES = {
     "AdaptConfig": "config",
     "Adaptation": "adaptation",
     "Augmentation": "settings",
+    "Digits": "digits",
     "Epoch": "results",
     "Score": "evaluation",
     "TrainResult": "results",
@@ -36,6 +37,7 @@ _HOMES = {
     "digits_vit": "digits",
     "evaluate": "evaluation",
     "fit": "training",
+    "pretrained_digits_vit": "digits",
     "save_curves": "curves",
     "train_digits_vit": "digits",
 }
@@ -44,6 +46,7 @@ __all__ = [
     "AdaptConfig",
     "Adaptation",
     "Augmentation",
+    "Digits",
     "Epoch",
     "Score",
     "TrainResult",
@@ -52,6 +55,7 @@ __all__ = [
     "digits_vit",
     "evaluate",
     "fit",
+    "pretrained_digits_vit",
     "save_curves",
     "train_digits_vit",
 ]

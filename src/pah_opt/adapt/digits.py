@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 IMAGE_SIZE = 16
 """The originals' 8 pixels, doubled: shifts by one pixel then augment without tearing a stroke apart."""
 
+WEIGHTS_FILE = "digits-vit.safetensors"
 SETTINGS = TrainSettings(
     epochs=20,
     lr=1.5e-3,
@@ -34,18 +36,42 @@ SETTINGS = TrainSettings(
 
 
 @dataclass(frozen=True)
-class TrainedDigits:
+class Digits:
     """A trained ViT with the images it was trained and not trained on.
 
     Args:
         model: ``transformers.ViTForImageClassification`` in ``eval`` mode.
         data: its images, preprocessed for it.
-        result: how training went.
     """
 
     model: nn.Module
     data: Data
+
+
+@dataclass(frozen=True)
+class TrainedDigits(Digits):
+    """A ViT that was trained just now.
+
+    Args:
+        result: how training went.
+    """
+
     result: TrainResult
+
+
+def pretrained_digits_vit() -> Digits:
+    """Load the ViT that ships with the package: what :func:`train_digits_vit` makes with seed 0, in no time.
+
+    Its card, ``weights/README.md`` beside this module, says how it was made and what it scores.
+
+    Raises:
+        MissingBackendError: scikit-learn or pillow is not installed; both are in ``pah-opt[demo]``.
+    """
+    from safetensors.torch import load
+
+    model = digits_vit()
+    model.load_state_dict(load((files("pah_opt.adapt") / "weights" / WEIGHTS_FILE).read_bytes()))
+    return Digits(model, digits_data(IMAGE_SIZE, 0))
 
 
 def digits_vit(seed: int = 0) -> nn.Module:

@@ -47,7 +47,7 @@ def run_demo(
         MissingBackendError: scikit-learn, accelerate or matplotlib is missing; install ``pah-opt[demo]``.
     """
     progress = progress or Progress()
-    progress.message("training a small ViT on 1,348 images of digits (449 more are held out)")
+    progress.message("training a small ViT on 1,347 images of digits (450 more are held out)")
     trained = train_digits_vit(seed=seed, progress=progress)
     losses = trained.result.losses
     curve = Curve(x=tuple(range(1, len(losses) + 1)), y=losses)
