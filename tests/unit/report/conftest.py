@@ -93,32 +93,32 @@ def a_report(*models: ModelReport, **changes: Any) -> Report:
     return Report(**{"env": env(), "baseline_id": models[0].id, "models": models, **changes})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model() -> MakeModel:
     return a_model
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_report() -> MakeReport:
     return a_report
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_timing() -> Callable[..., Timing]:
     return timing
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_blocks() -> Callable[..., Any]:
     return blocks
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def versus() -> Callable[..., VsBaseline]:
     return against
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_env() -> Callable[..., Env]:
     return env
 

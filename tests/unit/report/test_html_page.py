@@ -13,22 +13,8 @@ from typing import Any
 
 import pytest
 
-from pah_opt.measure.model_report import BlockFigures, Env, ModelReport
-from pah_opt.measure.schema import (
-    Accuracy,
-    Energy,
-    Latency,
-    Memory,
-    ModelSize,
-    Provenance,
-    Ratio,
-    Throughput,
-    Timing,
-    Utilization,
-    VsBaseline,
-    Workload,
-)
-from pah_opt.report import Curve, Report, check_gates, read_limits, with_gates
+from pah_opt.measure.schema import Accuracy, Energy, Latency, Memory, ModelSize, Provenance
+from pah_opt.report import Curve, check_gates, read_limits, with_gates
 
 WHY = "not measured in this test"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -82,39 +68,34 @@ SELECTORS = (
 Ask = Callable[..., dict[str, Any]]
 
 
-def a_model(name: str, p50: float, top1: float, *, gated: bool) -> ModelReport:
-    """A model of twelve blocks with everything that a page can show."""
-    latency = Latency.having(
-        WHY, p50_ms=p50, wall_p50_ms=p50, method="wall", samples_ms=tuple(p50 + 0.01 * n for n in range(50))
-    )
-    timings = tuple(
-        Timing(
-            workload=Workload.having(WHY, batch_size=batch, compile_mode="eager", dtype="float32"), latency=latency,
-            throughput=Throughput.having(WHY, images_per_s=1000 / p50),
-            energy=Energy.having(WHY, j_per_image=p50 / 100),
-            utilization=Utilization.having(WHY), ratio=Ratio.having(WHY),
+@pytest.fixture(scope="module")
+def a_model(make_model: Any, make_timing: Any, make_blocks: Any, versus: Any) -> Callable[..., Any]:
+    """Make models of twelve blocks with everything that a page can show."""
+
+    def make(name: str, p50: float, top1: float, *, gated: bool) -> Any:
+        latency = Latency.having(
+            WHY, p50_ms=p50, wall_p50_ms=p50, method="wall", samples_ms=tuple(p50 + 0.01 * n for n in range(50))
         )
-        for batch in (1, 64)
-    )  # fmt: skip
-    versus: dict[str, Any] = {"baseline_id": "dense"}
-    if gated:
-        versus |= {"speedup_p50_x": 20 / p50, "speedup_ci95_x": (19 / p50, 21 / p50), "throughput_x": 20 / p50}
-    blocks = tuple(
-        BlockFigures(path=f"vit.layers.{n}", num_heads=12 - n % 3, head_dim=64, mlp_width=3072 - 64 * n,
-                     dtypes={"int8": 5, "fp32": 1}, sparsity_pct=7.0 * n)
-        for n in range(12)
-    )  # fmt: skip
-    return ModelReport(
-        id=name, type="ViTForImageClassification", provenance=Provenance.having(WHY, split="uoft-cs/cifar10:test"),
-        timings=timings, memory=Memory.having(WHY, artifact_bytes=int(2e7 * p50)),
-        accuracy=Accuracy.having(WHY, top1=top1, top1_delta_pp=100 * (top1 - 0.97), top1_ci95_pp=(-1.0, 0.5)),
-        model=ModelSize.having(WHY, params=86_567_656, macs=17_563_828_224, sparsity_pct=50.0),
-        vs_baseline=VsBaseline.having(WHY, **versus), blocks=blocks,
-    )  # fmt: skip
+        energy = Energy.having(WHY, j_per_image=p50 / 100)
+        compared = {"vs_baseline": versus(20 / p50)} if gated else {}
+        blocks = tuple(
+            make_blocks(12, heads=12 - n % 3, width=3072 - 64 * n, dtype="int8", zeros=7.0 * n)[n] for n in range(12)
+        )
+        return make_model(
+            name, baseline="dense",
+            provenance=Provenance.having(WHY, split="uoft-cs/cifar10:test"),
+            timings=tuple(make_timing(batch, p50, 1000 / p50, latency=latency, energy=energy) for batch in (1, 64)),
+            memory=Memory.having(WHY, artifact_bytes=int(2e7 * p50)),
+            accuracy=Accuracy.having(WHY, top1=top1, top1_delta_pp=100 * (top1 - 0.97), top1_ci95_pp=(-1.0, 0.5)),
+            model=ModelSize.having(WHY, params=86_567_656, macs=17_563_828_224, sparsity_pct=50.0),
+            blocks=blocks, **compared,
+        )  # fmt: skip
+
+    return make
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(a_model: Any, make_env: Any, make_report: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     unbreakable = "a_name_without_any_place_to_break_" + "x" * 60
     models = (
         a_model("dense", 20.0, 0.97, gated=False),
@@ -122,8 +103,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         a_model("sparse-90", 20.1, 0.91, gated=True),
         a_model(unbreakable, 12.0, 0.96, gated=True),
     )
-    env = Env.having(WHY, device_name="NVIDIA H100 80GB HBM3", cpu_model="CPU", threads=8, contended=True)
-    report = Report(env=env, baseline_id="dense", models=models, notes=("other processes used the device meanwhile",))
+    env = make_env(device_name="NVIDIA H100 80GB HBM3", cpu_model="CPU", threads=8, contended=True)
+    report = make_report(*models, env=env, notes=("other processes used the device meanwhile",))
     report = with_gates(report, check_gates(report, read_limits(["throughput_x=1.2"], ["top1_drop_pp=3"])))
     report = report.with_curves(
         **{"loss of recovery": Curve(x=tuple(range(90)), y=tuple(1 / (1 + n) for n in range(90)))}
