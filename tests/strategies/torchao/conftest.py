@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,12 +10,10 @@ import torch
 from torch import nn
 
 from pah_opt.data import TensorSplit
-from pah_opt.environment import Environment
 from pah_opt.layout import ModelAdapter
 from pah_opt.models import find_adapter
 from pah_opt.models.builtin import pah_opt_model_adapters
-from pah_opt.optimizer import Context
-from pah_opt.strategies.torchao import Torchao, TorchaoConfig
+from pah_opt.strategies.torchao import Torchao
 from pah_opt.testing import tiny_images, tiny_vit
 
 
@@ -31,44 +27,16 @@ def images_for(model: nn.Module, count: int = 24, seed: int = 0) -> TensorSplit:
     return TensorSplit(pixels, torch.arange(count) % layout.num_classes, [str(i) for i in range(layout.num_classes)])
 
 
-@dataclass
-class Ran:
-    """A step that ran: the model before (prepared), after, and what was reported."""
-
-    before: nn.Module
-    model: nn.Module
-    achieved: dict[str, Any]
-    adapter: ModelAdapter
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return self.adapter.logits(self.model(pixels))
-
-    def error(self, pixels: torch.Tensor) -> float:
-        """Relative error of the logits."""
-        with torch.no_grad():
-            wanted = self.adapter.logits(self.before(pixels))
-        return float((self.logits(pixels) - wanted).norm() / wanted.norm())
-
-
-Run = Callable[..., Ran]
-
-
 @pytest.fixture
-def run() -> Run:
+def run(run_step: Callable[..., Any]) -> Callable[..., Any]:
+    """Run the step with calibration and training images that fit the model, unless a test gives others."""
+
     def run_on(
         model: nn.Module, split: Any = "default", *, planning: bool = False, seed: int = 0, **parameters: Any
-    ) -> Ran:
-        adapter = adapter_of(model)
-        before = adapter.prepare(copy.deepcopy(model)).eval()
-        split = images_for(before) if isinstance(split, str) else split
-        context = Context(
-            adapter, Environment(), seed=seed, calibration=split, training=split, reference=before, planning=planning
-        )
-        config, step = TorchaoConfig(**parameters), Torchao()
-        assert step.check(before, config, context) == []
-        after = step.apply(copy.deepcopy(before), config, context)
-        return Ran(before, after, context.achieved, adapter)
+    ) -> Any:
+        split = images_for(model) if isinstance(split, str) else split
+        options = {"calibration": split, "training": split, "planning": planning, "seed": seed}
+        return run_step(Torchao(), model, parameters, **options)
 
     return run_on
 
