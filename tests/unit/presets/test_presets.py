@@ -11,7 +11,7 @@ from pah_opt.data import TensorSplit
 from pah_opt.registry import default_registry
 from pah_opt.testing import tiny_vit
 
-PRESETS = {name: preset for name, preset in default_registry().presets.items()}
+PRESETS = default_registry().presets
 GOALS = {"smallest", "fastest-gpu", "fastest-cpu", "balanced", "lossless", "two-four", "edge"}
 
 

@@ -1,0 +1,63 @@
+"""The numbered examples run, print what their heads say, and stay short."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "examples"
+EXAMPLES = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
+NEEDS = {"10_search.py": "optuna"}
+MOST_LINES = 60
+
+
+def head(example: Path) -> str:
+    return ast.get_docstring(ast.parse(example.read_text(encoding="utf-8"))) or ""
+
+
+def without_digits(text: str) -> list[str]:
+    """Lines with every number replaced: what another machine prints must have the same form, not the same figures."""
+    return [re.sub(r"[+-]?\d[\d,.]*", "#", line).strip() for line in text.strip().splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_examples_are_numbered_without_a_gap() -> None:
+    assert [int(example.name[:2]) for example in EXAMPLES] == list(range(1, len(EXAMPLES) + 1))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_short_and_says_what_it_teaches(example: Path) -> None:
+    assert len(example.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+    assert "Teaches:" in head(example)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_prints_what_its_head_says(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if example.name in NEEDS:
+        pytest.importorskip(NEEDS[example.name])
+    promised = head(example).split("Output:\n", 1)[1]
+    try:
+        runpy.run_path(str(example), run_name="__main__")
+    except SystemExit as end:
+        assert not end.code  # noqa: PT017  # an example may end with its exit status
+    assert without_digits(capsys.readouterr().out) == without_digits(promised)
+
+
+def test_the_notebook_runs_and_shows_both_models(capsys: pytest.CaptureFixture[str]) -> None:
+    notebook = json.loads((FOLDER / "12_notebook.ipynb").read_text(encoding="utf-8"))
+    namespace: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), namespace)
+    shown = capsys.readouterr().out
+    assert "dense" in shown
+    assert "sparse-50-int8" in shown
