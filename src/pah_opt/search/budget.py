@@ -1,0 +1,96 @@
+"""What a recipe may cost, and which of its costs is to be as low as it can be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pah_opt.recipe.schema import Gate
+from pah_opt.search.data import SearchData
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Objective = Literal["latency", "size", "macs", "params", "energy"]
+FIGURES: dict[Objective, str] = {
+    "latency": "latency_p50_ms", "size": "artifact_bytes", "macs": "macs", "params": "params", "energy": "j_per_image",
+}  # fmt: skip
+"""The figure that each objective minimises, as reports name it."""
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Budget(SearchData):
+    """Limits that a recipe must keep, and the cost that is minimised within them."""
+
+    minimise: Objective = "latency"
+    """What the best recipe has least of."""
+    top1_drop_pp: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
+    """Most top-1 that may be lost against the dense model, in percentage points."""
+    file_mb: Positive | None = None
+    """Most megabytes (10^6 bytes) of the weights file."""
+    latency_ms: Positive | None = None
+    """Most milliseconds of a forward pass on this device, median."""
+    speedup_x: Positive | None = None
+    """Least speed-up over the dense model; another way of limiting the latency."""
+    macs: Positive | None = None
+    """Most multiply-accumulates for one image."""
+    params: Positive | None = None
+    """Most parameters."""
+    energy_j: Positive | None = None
+    """Most joules for one image; needs a device that counts energy."""
+    batch_size: int = Field(default=1, ge=1, le=4096)
+    """Images in the forward pass whose latency is meant."""
+
+    @model_validator(mode="after")
+    def _not_twice(self) -> Budget:
+        if self.latency_ms is not None and self.speedup_x is not None:
+            raise ValueError(
+                f"latency_ms {self.latency_ms:g} and speedup_x {self.speedup_x:g} limit the same figure and may "
+                "contradict one another; give one of them"
+            )
+        return self
+
+    @property
+    def figure(self) -> str:
+        """Name of the figure that is minimised."""
+        return FIGURES[self.minimise]
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether trials must be timed."""
+        return self.minimise == "latency" or self.latency_ms is not None or self.speedup_x is not None
+
+    @property
+    def needs_energy(self) -> bool:
+        """Whether trials' energy must be measured."""
+        return self.minimise == "energy" or self.energy_j is not None
+
+    def limits(self) -> dict[str, Gate]:
+        """Return the limits as gates of a report, by figure."""
+        most = {
+            "top1_drop_pp": self.top1_drop_pp, "latency_p50_ms": self.latency_ms, "macs": self.macs,
+            "artifact_bytes": None if self.file_mb is None else self.file_mb * 1e6, "params": self.params,
+            "j_per_image": self.energy_j,
+        }  # fmt: skip
+        gates = {name: Gate(max=value) for name, value in most.items() if value is not None}
+        return gates | ({} if self.speedup_x is None else {"speedup_p50_x": Gate(min=self.speedup_x)})
+
+    def excess(self, figures: Mapping[str, float | None]) -> dict[str, float]:
+        """Return by how much each known figure misses its limit, as a share of it; nothing for those that keep it.
+
+        ``top1_drop_pp`` is counted in percentage points: its limit may be 0.
+
+        >>> Budget(file_mb=2.0).excess({"artifact_bytes": 3e6, "top1_drop_pp": 0.5})
+        {'artifact_bytes': 0.5}
+        """
+        missed = {}
+        for name, gate in self.limits().items():
+            value = figures.get(name)
+            if value is None:
+                continue
+            over = value - gate.max if gate.max is not None else (gate.min or 0.0) - value
+            scale = 1.0 if name == "top1_drop_pp" else gate.max or gate.min or 1.0
+            if over > 0:
+                missed[name] = over / scale
+        return missed

@@ -1,0 +1,119 @@
+"""Trials in a process of their own: one that hangs is ended, one that dies takes nothing with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pah_opt.errors import SearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
+
+    from pah_opt.recipe import Recipe
+    from pah_opt.search.racing import Rivals
+    from pah_opt.search.records import Record
+
+START_S = 180.0
+"""Seconds in which a new process must have loaded the library and its model."""
+READY = b"ready"
+
+
+class Child:
+    """Judges recipes in a child process, within a time limit.
+
+    The process is started at the first trial, kept for the next ones, and started anew after one that hung or died.
+
+    Args:
+        judge: what judges there; must survive pickling.
+        limit_s: seconds that one trial may take.
+    """
+
+    def __init__(self, judge: Callable[[Recipe, Rivals, Record], Record], limit_s: float) -> None:
+        self.limit_s = limit_s
+        try:
+            self._judge = pickle.dumps(judge)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            raise SearchError(
+                f"a time limit runs trials in another process, and the model or its images cannot be sent there "
+                f"({error}); search without a time limit, or give data that can be pickled"
+            ) from error
+        self._process: SpawnProcess | None = None
+        self._pipe: Connection | None = None
+
+    def __call__(self, recipe: Recipe, rivals: Rivals, record: Record) -> Record:
+        """Judge a recipe; see :meth:`pah_opt.search.judge.Judge.__call__`."""
+        pipe = self._started()
+        started = time.perf_counter()
+        try:
+            pipe.send_bytes(pickle.dumps((recipe, rivals, record)))
+            if not pipe.poll(self.limit_s):
+                self.close()
+                return _ended(record, "timed-out", f"took longer than {self.limit_s:g} s and was ended", started)
+            judged: Record = pickle.loads(pipe.recv_bytes())  # noqa: S301  # from the process that was started here
+        except (EOFError, OSError):
+            code = self._exit_code()
+            self.close()
+            return _ended(record, "failed", f"its process died (exit status {code})", started)
+        except BaseException:  # an interrupt: what runs there must not go on
+            self.close()
+            raise
+        return judged
+
+    def close(self) -> None:
+        """End the process."""
+        process, pipe = self._process, self._pipe
+        self._process = self._pipe = None
+        if pipe is not None:
+            pipe.close()
+        if process is not None:
+            process.kill()
+            process.join()
+
+    def _started(self) -> Connection:
+        if self._pipe is not None and self._process is not None and self._process.is_alive():
+            return self._pipe
+        self.close()
+        # Not forked: a copy of a process with threads and a GPU deadlocks.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there,), daemon=True)
+        self._process.start()
+        there.close()
+        try:
+            self._pipe.send_bytes(self._judge)
+            if self._pipe.poll(START_S) and self._pipe.recv_bytes() == READY:
+                return self._pipe
+        except (EOFError, OSError) as error:
+            code = self._exit_code()
+            self.close()
+            raise SearchError(f"the process for trials died while it started (exit status {code})") from error
+        self.close()
+        raise SearchError(f"the process for trials did not start within {START_S:g} s; search without a time limit")
+
+    def _exit_code(self) -> int | None:
+        if self._process is None:
+            return None
+        self._process.join(5)
+        return self._process.exitcode
+
+
+def _ended(record: Record, state: Any, reason: str, started: float) -> Record:
+    return replace(record, state=state, reason=reason, seconds=time.perf_counter() - started)
+
+
+def _serve(pipe: Connection) -> None:
+    """Judge what comes through the pipe until it closes."""
+    judge = pickle.loads(pipe.recv_bytes())  # noqa: S301  # from the process that started this one
+    pipe.send_bytes(READY)
+    while True:
+        try:
+            given = pickle.loads(pipe.recv_bytes())  # noqa: S301  # likewise
+        except EOFError:
+            return
+        pipe.send_bytes(pickle.dumps(judge(*given)))

@@ -1,0 +1,206 @@
+"""What is chosen: each open parameter of a space with its type and its range, taken from the strategy's own config."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pah_opt.recipe.allowed import Schema, at_path, in_words, resolved
+from pah_opt.recipe.mistakes import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Path = tuple["str | int", ...]
+Value = str | int | float | bool
+
+ALONE = frozenset({"choices", "low", "high", "any", "per"})
+"""Keys that make a mapping a choice instead of a value."""
+KEYS = ALONE | {"log", "step"}
+INSIDE = 0.05
+"""How far from a limit that may not be reached a derived range ends, as a share of the range."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One thing that is chosen.
+
+    Args:
+        name: unique in the space, such as ``1.torchao.scheme``.
+        step: index of the template.
+        path: where the value stands in the step's parameters; empty for whether the step is there at all.
+        kind: ``choice``, ``int`` or ``float``.
+        choices: JSON values to choose from.
+        low, high: ends of the range, both included.
+        log: choose on a logarithmic scale.
+        every: distance of neighbouring values; None for any.
+        per: what there is one choice for: ``block`` or ``layer``; None for a parameter of its own.
+    """
+
+    name: str
+    step: int
+    path: Path
+    kind: Literal["choice", "int", "float"]
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    every: float | None = None
+    per: str | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The choices as text, by which they are stored."""
+        return tuple(json.dumps(choice, sort_keys=True) for choice in self.choices)
+
+    def value(self, stored: Value) -> Any:
+        """Return the JSON value that a stored one stands for."""
+        return json.loads(stored) if self.kind == "choice" and isinstance(stored, str) else stored
+
+    def probes(self) -> tuple[Value, ...]:
+        """Return the values to look at when not all can be: every choice, or both ends and the middle of a range."""
+        if self.kind == "choice":
+            return self.labels
+        return tuple(dict.fromkeys(self.at(share) for share in (0.0, 0.5, 1.0)))
+
+    def at(self, share: float) -> Value:
+        """Return the value at a share of the range, 0 for the low end and 1 for the high one, or of the choices."""
+        if self.kind == "choice":
+            return self.labels[min(int(share * len(self.choices)), len(self.choices) - 1)]
+        if self.log:
+            found = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
+        else:
+            found = self.low + share * (self.high - self.low)
+        if self.every is not None:
+            found = self.low + round((found - self.low) / self.every) * self.every
+        found = min(max(found, self.low), self.high)
+        return round(found) if self.kind == "int" else float(found)
+
+    @property
+    def size(self) -> float:
+        """How many values there are; infinite for a continuous range."""
+        if self.kind == "choice":
+            return len(self.choices)
+        if self.every is None and self.kind == "float":
+            return math.inf
+        return math.floor((self.high - self.low) / (self.every or 1.0) + 1e-9) + 1
+
+
+def is_choice(value: Any) -> bool:
+    """Tell whether a value of a template says between what is chosen."""
+    return isinstance(value, Mapping) and bool(ALONE & value.keys())
+
+
+def choices_in(values: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Yield every choice among parameters, however deep, with the keys that lead to it."""
+    for key, value in values.items():
+        if is_choice(value):
+            yield (*path, key), value
+        elif isinstance(value, Mapping):
+            yield from choices_in(value, (*path, key))
+
+
+def parameter(name: str, step: int, path: Path, spec: Mapping[str, Any], schema: Schema) -> Parameter:
+    """Make a parameter from what a template says and what the config allows at ``path``.
+
+    Raises:
+        ValueError: what it says cannot be used; the message says why, and what is allowed.
+    """
+    unknown = sorted(set(spec) - KEYS)
+    if unknown:
+        raise ValueError(f"there is no {unknown[0]!r} in a choice; allowed: {', '.join(sorted(KEYS))}")
+    inner = _item(schema, path) if "per" in spec else list(at_path(schema, path))
+    if not inner:
+        raise ValueError("there is no such parameter")
+    if "per" in spec and spec["per"] not in ("block", "layer"):
+        raise ValueError(f"per is {shown(spec['per'])}; allowed: block, layer")
+    if "choices" in spec:
+        return Parameter(name, step, path, "choice", _choices(spec["choices"]), per=spec.get("per"))
+    alternatives = [found for each in inner for found in _alternatives(each, schema.get("$defs", {}))]
+    values = _enumerated(alternatives)
+    if values and not {"low", "high"} & spec.keys():
+        return Parameter(name, step, path, "choice", tuple(values), per=spec.get("per"))
+    return _range(Parameter(name, step, path, "float", per=spec.get("per")), spec, alternatives, schema)
+
+
+def _item(schema: Schema, path: Path) -> list[Schema]:
+    found = [each["additionalProperties"] for each in at_path(schema, path)
+             if isinstance(each.get("additionalProperties"), Mapping)]  # fmt: skip
+    if not found:
+        raise ValueError("per needs a parameter that maps layer patterns to values, and this one does not")
+    return [resolved(each, schema.get("$defs", {})) for each in found]
+
+
+def _choices(given: Any) -> tuple[Any, ...]:
+    if not isinstance(given, list | tuple) or not given:
+        raise ValueError(f"choices is {shown(given)}; it must be a list of at least one value")
+    return tuple(given)
+
+
+def _alternatives(schema: Schema, definitions: Schema) -> list[Schema]:
+    schema = resolved(schema, definitions)
+    nested = schema.get("anyOf") or schema.get("oneOf")
+    return [found for each in nested for found in _alternatives(each, definitions)] if nested else [schema]
+
+
+def _enumerated(alternatives: Sequence[Schema]) -> list[Any]:
+    """Return every value of types that have few: choices and truth values."""
+    values: list[Any] = []
+    for each in alternatives:
+        values += each.get("enum", [each["const"]] if "const" in each else [])
+        values += [False, True] if each.get("type") == "boolean" else []
+    return values
+
+
+def _range(made: Parameter, spec: Mapping[str, Any], alternatives: Sequence[Schema], schema: Schema) -> Parameter:
+    numbers = [each for each in alternatives if each.get("type") in ("number", "integer")]
+    if not numbers:
+        words = " or ".join(in_words(each, schema.get("$defs", {})) for each in alternatives)
+        raise ValueError(f"a range needs a number, and this parameter is {words}; give choices")
+    whole = all(each["type"] == "integer" for each in numbers)
+    low, high = _ends(spec, numbers[0], whole=whole)
+    step = spec.get("step")
+    if step is not None and (not _is_number(step) or step <= 0):
+        raise ValueError(f"step is {shown(step)}; it must be a number above 0")
+    if spec.get("log") and low <= 0:
+        raise ValueError(f"a logarithmic range must begin above 0, and low is {low:g}")
+    if step is not None:
+        if spec.get("log"):
+            raise ValueError("log and step exclude one another; give one of them")
+        high = low + math.floor((high - low) / step + 1e-9) * step
+    kind: Literal["int", "float"] = "int" if whole else "float"
+    return Parameter(
+        made.name, made.step, made.path, kind, (), low, high, bool(spec.get("log")), step, made.per
+    )  # fmt: skip
+
+
+def _ends(spec: Mapping[str, Any], schema: Schema, *, whole: bool) -> tuple[float, float]:
+    ends = (_end(spec, schema, "low"), _end(spec, schema, "high"))
+    if not all(map(_is_number, ends)):
+        raise ValueError(f"low is {shown(ends[0])} and high is {shown(ends[1])}; both must be numbers")
+    low, high = float(ends[0]), float(ends[1])
+    room = (high - low) * INSIDE
+    low += room if "low" not in spec and "exclusiveMinimum" in schema else 0.0
+    high -= room if "high" not in spec and "exclusiveMaximum" in schema else 0.0
+    if whole and not (low.is_integer() and high.is_integer()):
+        raise ValueError(f"low is {low:g} and high is {high:g}; this parameter takes whole numbers")
+    if low > high:
+        raise ValueError(f"low is {low:g}, above high, {high:g}: there is nothing between them")
+    return low, high
+
+
+def _end(spec: Mapping[str, Any], schema: Schema, which: Literal["low", "high"]) -> Any:
+    if which in spec:
+        return spec[which]
+    keys = ("minimum", "exclusiveMinimum") if which == "low" else ("maximum", "exclusiveMaximum")
+    found = next((schema[key] for key in keys if key in schema), None)
+    if found is None:
+        raise ValueError(f"the parameter itself has no {which} end; give {which}")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

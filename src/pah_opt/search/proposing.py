@@ -1,0 +1,103 @@
+"""What is tried next: starting points, then the sampler and neighbours of the front in turns."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pah_opt.search.front import Point, front
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pah_opt.search.bound import BoundSpace, Values
+    from pah_opt.search.budget import Budget
+    from pah_opt.search.records import Record
+
+ORDINARY = 4
+"""Judged trials before neighbours of the front are tried."""
+TRIES = 20
+"""Neighbours that are looked at for one that was not tried yet."""
+
+
+@dataclass
+class Proposer:
+    """Chooses what to try.
+
+    Args:
+        bound: the space.
+        budget: the limits.
+        seed: of every choice.
+        starts: what to try first.
+        neighbours: whether neighbours of the front are tried in turn with the sampler's proposals.
+    """
+
+    bound: BoundSpace
+    budget: Budget
+    seed: int = 0
+    starts: list[Values] = field(default_factory=list)
+    neighbours: bool = True
+    tried: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Seed the choices."""
+        self._generator = random.Random(self.seed)
+
+    def next(self, records: Sequence[Record], *, repeats: int = 0) -> tuple[Values | None, str]:
+        """Return what to try, or None for what the sampler proposes; and where it comes from.
+
+        Args:
+            records: every trial so far.
+            repeats: how many proposals in a row were recipes that had been tried.
+        """
+        while self.starts:
+            values = self.starts.pop(0)
+            if not self._known(values):
+                return values, "start"
+        if repeats > 1:
+            return self._fresh(lambda: self.bound.at_random(self._generator)), "random"
+        best = best_of(records, self.budget)
+        if self.neighbours and len(best) > 0 and len(records) % 2 and _judged(records) >= ORDINARY:
+            chosen = self._generator.choice(best)
+            return self._fresh(lambda: self.bound.neighbour(dict(chosen.values), self._generator)), "neighbour"
+        return None, "sampler"
+
+    def _fresh(self, make: Callable[[], Values]) -> Values:
+        values: Values = {}
+        for _ in range(TRIES):
+            values = make()
+            if not self._known(values):
+                break
+        return values
+
+    def _known(self, values: Values) -> bool:
+        recipe = self.bound.recipe(values, "tried")
+        return recipe is None or recipe.sha256 in self.tried
+
+    def is_new(self, values: Values) -> bool:
+        """Tell whether a recipe was not tried yet; from now on it was."""
+        recipe = self.bound.recipe(values, "tried")
+        key = "dense" if recipe is None else recipe.sha256
+        new = key not in self.tried
+        self.tried.add(key)
+        return new
+
+
+def _judged(records: Sequence[Record]) -> int:
+    return sum(record.judged for record in records)
+
+
+def best_of(records: Sequence[Record], budget: Budget) -> list[Record]:
+    """Return the front: judged trials that keep every limit and that none beats in both cost and drop, cheapest first.
+
+    Where no trial keeps the limits, the front of all that were judged, so that there is something to go on from.
+    """
+    judged = [record for record in records if record.judged and record.figures.get(budget.figure) is not None]
+    kept = [record for record in judged if record.keeps(budget)] or judged
+    return [kept[index] for index in front([point_of(record, budget) for record in kept])]
+
+
+def point_of(record: Record, budget: Budget) -> Point:
+    """Return the two figures of a judged trial."""
+    return Point(float(record.figures[budget.figure] or 0.0), float(record.figures["top1_drop_pp"] or 0.0))

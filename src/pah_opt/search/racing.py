@@ -1,0 +1,98 @@
+"""Which trials are stopped on part of the images: successive halving, and limits that are missed beyond doubt.
+
+References:
+    Jamieson, Talwalkar: Non-stochastic best arm identification (arXiv 1502.07943).
+    Li et al.: A system for massively parallel hyperparameter tuning (arXiv 1810.05934).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pah_opt.search.front import Point
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pah_opt.search.records import Record
+
+ETA = 3
+"""Each part of the images is so many times as large as the one before."""
+SMALLEST = 48
+"""Images of the smallest part."""
+ENOUGH = 6
+"""Earlier trials at a rung before any trial is halved away there."""
+DOUBT = 2.0
+"""Standard errors by which a limit must be missed before a trial is stopped for it."""
+
+
+def rungs(images: int) -> tuple[int, ...]:
+    """Return how many images each rung has, the last one all of them.
+
+    >>> rungs(1000)
+    (111, 333, 1000)
+    """
+    sizes = [images]
+    while sizes[-1] // ETA >= SMALLEST:
+        sizes.append(sizes[-1] // ETA)
+    return tuple(reversed(sizes))
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """What earlier trials showed at each rung.
+
+    Args:
+        at: for each number of images, the cost and the drop of every trial that got there.
+    """
+
+    at: dict[int, tuple[Point, ...]]
+
+    @classmethod
+    def of(cls, records: Iterable[Record], figure: str) -> Rivals:
+        """Collect them.
+
+        Args:
+            records: earlier trials.
+            figure: name of the figure that is minimised.
+        """
+        found: dict[int, list[Point]] = {}
+        for record in records:
+            cost = record.figures.get(figure)
+            if cost is None or record.state == "repeated":
+                continue
+            for images, drop in record.rungs:
+                found.setdefault(images, []).append(Point(cost, drop))
+        return cls({images: tuple(points) for images, points in found.items()})
+
+    def outdone(self, images: int, point: Point) -> str | None:
+        """Return why a trial is in the worse half at a rung, or None when it goes on.
+
+        Trials are ranked by how many others beat them in both cost and drop, so that a cheap recipe that loses more
+        and a dear one that loses less are no rivals. On the front nothing is ever stopped.
+        """
+        others = self.at.get(images, ())
+        if len(others) < ENOUGH:
+            return None
+        beaten = sum(other.beats(point) for other in others)
+        ranks = sorted(sum(rival.beats(other) for rival in others) for other in others)
+        if beaten == 0 or beaten <= ranks[len(ranks) // 2]:
+            return None
+        return f"in the worse half after {images} images: {beaten} of {len(others)} earlier trials are better in both"
+
+
+def beyond_doubt(drop_pp: float, flips: int, images: int, limit_pp: float) -> str | None:
+    """Return why a drop is above its limit even if chance was against it, or None.
+
+    Args:
+        drop_pp: on these images, in percentage points.
+        flips: images to which the trial and the dense model answer differently as to right and wrong.
+        images: how many there are.
+        limit_pp: most that may be lost.
+    """
+    error = 100.0 * math.sqrt(max(flips, 1)) / images
+    if drop_pp - DOUBT * error <= limit_pp:
+        return None
+    return f"loses {drop_pp:.1f} pp on {images} images, beyond the limit of {limit_pp:g} pp without doubt"

@@ -1,0 +1,316 @@
+"""pah_opt.search: from a model, images and a budget to a front of recipes and one pick."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pah_opt.data import as_data, calibration_split, check_fit, validation_split
+from pah_opt.errors import DataError, RecipeError
+from pah_opt.measure.settings import MeasureSettings
+from pah_opt.measure.tensors import held_tensors
+from pah_opt.models import find_adapter
+from pah_opt.pipeline import apply
+from pah_opt.progress import Progress, default_progress
+from pah_opt.registry import Registry, default_registry
+from pah_opt.report import compare
+from pah_opt.search.bound import BoundSpace, Values
+from pah_opt.search.budget import Budget
+from pah_opt.search.child import Child
+from pah_opt.search.engines import Engine, Local
+from pah_opt.search.extremes import check_limits
+from pah_opt.search.judge import Judge
+from pah_opt.search.lock import locked
+from pah_opt.search.loop import Loop
+from pah_opt.search.proposing import Proposer, best_of
+from pah_opt.search.ray_engine import RayEngine
+from pah_opt.search.result import SearchResult
+from pah_opt.search.space import Space, SpaceSource, as_space
+from pah_opt.search.starts import knapsack_starts, simple_starts
+from pah_opt.search.study import Sampler, Study, import_optuna
+from pah_opt.splits import Data
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+    from torch import nn
+
+    from pah_opt.recipe import Recipe
+    from pah_opt.report import Report
+    from pah_opt.search.records import Record
+    from pah_opt.splits import Split
+
+MOST_VALIDATION = 0.3
+"""Largest share of the training images that decides instead of training."""
+SCAN_SHARE = 0.15
+"""Of the time of a search that the scan of per-layer choices may take."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search.
+
+    Args:
+        trials: how many recipes are tried at most, those of interrupted runs included.
+        minutes: how long at most, interrupted runs included; None for any.
+        trial_limit_s: seconds that one trial may take; it then runs in a process of its own.
+        sampler: ``tpe``, ``nsga2``, or ``random`` (to compare with).
+        starts: begin with starting points: single steps, strong and weak recipes, allocations by a knapsack.
+        neighbours: try neighbours of the front in turn with the sampler's proposals.
+        racing: stop hopeless trials on part of the images.
+        screening: predict before a trial runs, and leave out what is over a limit.
+        validation_images: images that decide, taken from the training images, at most 30 % of them.
+        calibration_images: images that calibrating steps observe.
+        engine: ``local``, or ``ray`` for a cluster.
+        address: of the Ray cluster: ``HOST:PORT``, ``auto`` or ``local``.
+        seed: of everything random.
+    """
+
+    trials: int = 100
+    minutes: float | None = None
+    trial_limit_s: float | None = None
+    sampler: Sampler = "tpe"
+    starts: bool = True
+    neighbours: bool = True
+    racing: bool = True
+    screening: bool = True
+    validation_images: int = 1000
+    calibration_images: int = 128
+    engine: Literal["local", "ray"] = "local"
+    address: str = "auto"
+    seed: int = 0
+
+    def check(self) -> None:
+        """Find values that mean nothing.
+
+        Raises:
+            RecipeError: names them.
+        """
+        least = {"trials": 1, "minutes": 0, "trial_limit_s": 0, "validation_images": 1, "calibration_images": 1}
+        wrong = [
+            f"{name} is {value}; it must be {'above 0' if low == 0 else f'at least {low}'}"
+            for name, low in least.items()
+            if (value := getattr(self, name)) is not None and (value < low or value == 0)
+        ]
+        for name, allowed in (("sampler", ("tpe", "nsga2", "random")), ("engine", ("local", "ray"))):
+            if (value := getattr(self, name)) not in allowed:
+                wrong.append(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
+        if wrong:
+            raise RecipeError("; ".join(wrong))
+
+
+def search(
+    model: nn.Module,
+    data: Any,
+    budget: Budget | Mapping[str, Any] | None = None,
+    *,
+    space: SpaceSource = "small",
+    out: str | PathLike[str] | None = None,
+    registry: Registry | None = None,
+    measure: MeasureSettings | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> SearchResult:
+    """Find the best recipes within a budget.
+
+    Accuracy is decided on validation images, cut from the training images; no step of a trial sees them. The pick is
+    measured once on the test images, which nothing else looks at.
+
+    Args:
+        model: the dense model; left untouched.
+        data: its images; training images are needed.
+        budget: the limits and what to minimise: a Budget, its fields, or None for the space's own (or the defaults).
+        space: which recipes: a Space, the name of a preset, or the path or text of one in YAML or JSON.
+        out: folder of results and of the storage; a search that is there goes on. None to keep nothing.
+        registry: the strategies; every installed one by default.
+        measure: how thoroughly the pick is measured; a look by default.
+        progress: shows progress; by default bars on a terminal, nothing elsewhere.
+        **settings: the fields of :class:`Settings`, such as ``trials=50`` or ``minutes=10``.
+
+    Returns:
+        Every trial, the front, and the pick with its report; also after ctrl-C.
+
+    Raises:
+        RecipeError: the space or the budget is wrong, or no recipe of the space can meet the limits.
+        DataError: there are no training images, or the images do not fit.
+        MeasurementError: a figure that the budget names cannot be measured here.
+        SearchError: the folder holds another search or is in use, or the cluster cannot be reached.
+        MissingBackendError: Optuna (or Ray) is not installed.
+    """
+    import_optuna()
+    chosen = _settings(settings)
+    read = as_space(space)
+    limits = _budget(budget, read)
+    with ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
+        held.enter_context(locked(folder))
+        run = _Run(model, data, limits, read, folder, registry, progress or default_progress(), chosen)
+        result = run.search(measure)
+        if out is not None:
+            result.write(folder)
+    return result
+
+
+def _settings(given: Mapping[str, Any]) -> Settings:
+    unknown = sorted(set(given) - set(vars(Settings())))
+    if unknown:
+        raise RecipeError(f"search has no setting {unknown[0]!r}; settings: {', '.join(vars(Settings()))}")
+    chosen = Settings(**given)
+    chosen.check()
+    return chosen
+
+
+def _budget(given: Budget | Mapping[str, Any] | None, space: Space) -> Budget:
+    if isinstance(given, Budget):
+        return given
+    base = {} if space.budget is None else space.budget.model_dump(exclude_unset=True)
+    return Budget(**{**base, **(given or {})})
+
+
+class _Run:
+    """One run of one search."""
+
+    def __init__(
+        self, model: nn.Module, data: Any, budget: Budget, space: Space, folder: Path, registry: Registry | None,
+        progress: Progress, settings: Settings,
+    ) -> None:  # fmt: skip
+        strategies = registry or default_registry()
+        adapter = find_adapter(model, strategies.adapters)
+        layout = adapter.layout(model)
+        self.model, self.budget, self.folder = model.eval(), budget, folder
+        self.progress, self.settings, self.registry = progress, settings, registry
+        self.data = as_data(data)
+        check_fit(self.data.test, layout)
+        self.bound = BoundSpace.of(space, strategies, model, layout, settings.seed)
+        training, validation = cut(self.data, settings.validation_images, settings.seed)
+        self.judge = Judge(
+            model, training, validation, budget, settings.calibration_images, settings.racing, settings.screening,
+            registry,
+        )  # fmt: skip
+
+    def search(self, measure: MeasureSettings | None) -> SearchResult:
+        """Search, and measure the pick."""
+        study = Study(
+            self.folder, self.bound, self.budget, self._fingerprint(), sampler=self.settings.sampler,
+            seed=self.settings.seed,
+        )  # fmt: skip
+        self.progress.message("measuring the dense model")
+        self.judge.prepare()
+        records = study.records
+        starts = check_limits(self.bound, self.judge, self.budget)
+        proposer = Proposer(self.bound, self.budget, self.settings.seed + len(records),
+                            self._starts(starts, records), self.settings.neighbours)  # fmt: skip
+        loop = Loop(
+            study, self.bound, self.budget, proposer, self._engine(), self.judge.dense, self.settings.trials,
+            self._limit_s, max((record.at_s for record in records), default=0.0), self.progress,
+            records=[record for record in records if record.state != "repeated"],
+        )  # fmt: skip
+        loop.run()
+        return self._result(loop, study, measure)
+
+    @property
+    def _limit_s(self) -> float:
+        return float("inf") if self.settings.minutes is None else 60.0 * self.settings.minutes
+
+    def _starts(self, strongest: list[Values], records: list[Record]) -> list[Values]:
+        if not self.settings.starts:
+            return []
+        simple = simple_starts(self.bound)
+        if records:  # a search that goes on has had its scan
+            return [*strongest, *simple]
+        self.progress.message("scanning per-layer choices for starting points")
+        return [*simple[:1], *knapsack_starts(self.bound, self.judge, SCAN_SHARE * self._limit_s), *strongest, *simple]
+
+    def _engine(self) -> Engine:
+        limit = self.settings.trial_limit_s
+        if self.settings.engine == "ray":
+            gpus = 1.0 if next(self.model.parameters()).device.type == "cuda" else 0.0
+            return RayEngine(self.judge, self.settings.address, gpus=gpus, limit_s=limit)
+        if limit is None:
+            return Local(self.judge)
+        child = Child(self.judge, limit)
+        return Local(child, child.close)
+
+    def _fingerprint(self) -> dict[str, str]:
+        data = f"{self.judge.validation.fingerprint} {len(self.judge.training)}"
+        return {
+            "space": hashlib.sha256(self.bound.space.content().encode()).hexdigest(),
+            "model": model_digest(self.model),
+            "data": hashlib.sha256(data.encode()).hexdigest(),
+            "budget": self.budget.model_dump_json(),
+        }
+
+    def _result(self, loop: Loop, study: Study, measure: MeasureSettings | None) -> SearchResult:
+        best = best_of(loop.records, self.budget)
+        kept = [record for record in best if record.keeps(self.budget) and record.recipe is not None]
+        pick = None
+        if kept:
+            found = kept[0].made().to_data() | {"name": f"{self.bound.space.name}-pick"}
+            pick = type(kept[0].made())(**found, gates=self.budget.limits())
+        seconds = loop.elapsed_s
+        return SearchResult(
+            self.bound.space, self.budget, self.judge.dense, tuple(loop.records), tuple(best), pick,
+            None if pick is None else self._measured(pick, measure), study.importances(),
+            len(self.judge.validation), seconds, loop.interrupted, loop.exhausted,
+            None if pick else no_pick(loop.records, self.budget),
+        )  # fmt: skip
+
+    def _measured(self, pick: Recipe, measure: MeasureSettings | None) -> Report:
+        """Make the pick again, and measure it on the test images: for the first and only time."""
+        self.progress.message("measuring the pick on the test images")
+        data = Data(test=self.data.test, train=self.judge.training)
+        artifact = apply(
+            self.model, pick, data, on_collapse="ignore", calibration_images=self.settings.calibration_images,
+            registry=self.registry, progress=self.progress,
+        )  # fmt: skip
+        settings = measure or MeasureSettings.quick(batch_sizes=(self.budget.batch_size,))
+        models = {"dense": self.model, pick.name: artifact}
+        return compare(models, self.data.test, settings=settings, registry=self.registry, progress=self.progress)
+
+
+def cut(data: Data, validation_images: int, seed: int) -> tuple[Split, Split]:
+    """Cut the training images into those that steps may use and those that decide, the latter in balanced order.
+
+    Raises:
+        DataError: there are no training images, or too few.
+    """
+    if data.train is None:
+        raise DataError(
+            "a search decides on validation images, which are cut from the training images, and there are none; give "
+            "pah_opt.Data(test=..., train=...)"
+        )
+    share = min(MOST_VALIDATION, validation_images / len(data.train))
+    training, validation = validation_split(data.train, share, seed)
+    return training, calibration_split(validation, len(validation), seed)
+
+
+def model_digest(model: nn.Module) -> str:
+    """Return a digest of every tensor a model holds."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for tensor in held_tensors(model):
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(_bytes()).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _bytes() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def no_pick(records: list[Record], budget: Budget) -> str:
+    """Say why there is no pick: what came nearest to the limits."""
+    judged = [record for record in records if record.figures.get("top1_drop_pp") is not None and record.recipe]
+    if not judged:
+        states = ", ".join(sorted({record.state for record in records})) or "none was run"
+        return f"no trial could be judged ({states}); look at the reasons of each trial"
+    nearest = min(judged, key=lambda record: sum(budget.excess(record.figures).values()))
+    missed = budget.excess(nearest.figures)
+    words = ", ".join(f"{name} {nearest.figures[name]:,.4g}" for name in missed) or "judged on part of the images only"
+    return f"no trial keeps every limit; the nearest is {nearest.name}, which misses: {words}"
