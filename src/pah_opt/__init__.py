@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pah_opt.recipe import Gate, Recipe, Step
     from pah_opt.report import Report, check_gates, compare
     from pah_opt.report import measure_model as measure
+    from pah_opt.search.searching import search
     from pah_opt.splits import Batch, Data, Split
     from pah_opt.study.running import run_study as study
     from pah_opt.version import __version__
@@ -54,6 +55,7 @@ _HOMES = {
     "load": "pah_opt.artifact",
     "measure": "pah_opt.measure",
     "plan": "pah_opt.pipeline",
+    "search": "pah_opt.search",
     "study": "pah_opt.study",
 }
 
@@ -84,6 +86,7 @@ __all__ = [  # written out for type checkers and linters; a test holds it equal 
     "load",
     "measure",
     "plan",
+    "search",
     "study",
 ]
 
@@ -95,7 +98,7 @@ def __getattr__(name: str) -> Any:
     home = importlib.import_module(_HOMES[name])
     value = (
         home if home.__name__ == f"pah_opt.{name}" else getattr(home, name)
-    )  # packages adapt, export, measure and study can be called
+    )  # packages adapt, export, measure, search and study can be called
     globals()[name] = value
     return value
 
