@@ -1,4 +1,7 @@
-"""What a plugin author imports to test a plugin: tiny models of every family. Nothing here needs pytest."""
+"""What a plugin author imports to test a plugin: its contract, and tiny models of every family.
+
+Nothing here imports pytest.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pah_opt.testing.contract import OptimizerContract
     from pah_opt.testing.models import (
         TINY_MODELS,
         tiny_deit,
@@ -16,9 +20,12 @@ if TYPE_CHECKING:
         tiny_torchvision_vit,
         tiny_vit,
     )
+    from pah_opt.testing.trial import tiny_data
 
 _HOMES = {
+    "OptimizerContract": "pah_opt.testing.contract",
     "TINY_MODELS": "pah_opt.testing.models",
+    "tiny_data": "pah_opt.testing.trial",
     "tiny_deit": "pah_opt.testing.models",
     "tiny_dinov2": "pah_opt.testing.models",
     "tiny_images": "pah_opt.testing.models",
@@ -30,6 +37,8 @@ _HOMES = {
 
 __all__ = [
     "TINY_MODELS",
+    "OptimizerContract",
+    "tiny_data",
     "tiny_deit",
     "tiny_dinov2",
     "tiny_images",
