@@ -95,6 +95,18 @@ def test_zeros_of_a_pruned_model_stay_exactly_zero(run: Callable[..., Any], vit:
 
 
 @pytest.mark.parametrize("scheme", sorted(EVERYWHERE))
+def test_rows_that_pruning_emptied_stay_zero_and_logits_finite(
+    run: Callable[..., Any], vit: nn.Module, pixels: torch.Tensor, scheme: str
+) -> None:
+    path = "vit.layers.0.mlp.fc1"
+    with torch.no_grad():
+        vit.get_parameter(f"{path}.weight")[:3] = 0
+    ran = run(vit, scheme=scheme, **EVERYWHERE[scheme])
+    assert (ran.model.get_parameter(f"{path}.weight").dequantize()[:3] == 0).all()
+    assert torch.isfinite(ran.logits(pixels)).all()
+
+
+@pytest.mark.parametrize("scheme", sorted(EVERYWHERE))
 def test_same_seed_gives_the_same_logits_bit_for_bit(
     run: Callable[..., Any], vit: nn.Module, pixels: torch.Tensor, scheme: str
 ) -> None:

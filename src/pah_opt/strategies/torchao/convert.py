@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 def quantize(model: nn.Module, paths: Collection[str], scheme: Scheme) -> None:
     """Quantize the layers at ``paths`` with a scheme that needs nothing but their weights."""
     _quantize_with(model, paths, _config(scheme, next(model.parameters()).device))
+    if scheme.startswith("fp8"):
+        for path in paths:
+            _mend_empty_rows(model.get_submodule(path).weight)
 
 
 def _quantize_with(model: nn.Module, paths: Collection[str], config: Any) -> None:
@@ -28,6 +31,17 @@ def _quantize_with(model: nn.Module, paths: Collection[str], config: Any) -> Non
     for path in wanted:
         # torchao leaves a method on each layer that keeps the layer itself alive through copies of it.
         model.get_submodule(path).__dict__.pop("extra_repr", None)
+
+
+@torch.no_grad()
+def _mend_empty_rows(weight: Any) -> None:
+    """Make rows of zeros, which pruning leaves, zeros again.
+
+    torchao gives such a row the scale 0 for fp8 and divides by it: the row would be NaN, and the logits with it.
+    """
+    empty = weight.scale == 0
+    weight.qdata.view(torch.uint8).masked_fill_(empty, 0)  # the bits of 0.0
+    weight.scale.masked_fill_(empty, 1.0)
 
 
 def _config(scheme: Scheme, device: torch.device) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from pah_opt.adapt.parameters import untrainable
 from pah_opt.errors import nearest_name
 from pah_opt.models.selection import GROUPS, all_linears, select_linears, unmatched_patterns
 from pah_opt.strategies.torchao.config import FACTS, FLOAT
@@ -102,6 +103,8 @@ def _state_problems(model: nn.Module, layout: Layout, config: TorchaoConfig) -> 
     assignment = assign(model, layout, config)
     if not assignment.schemes:
         yield "no linear layer is left to quantize: " + _why(assignment.left)
+    if assignment.using("int8-qat"):
+        yield from untrainable(model, config.training.freeze)
     wrong = [p for p in assignment.using("fp8-dynamic") if linears[p].weight.dtype is not torch.bfloat16]
     if wrong:
         # torch._scaled_mm with a scale for each row gives bfloat16 only.
