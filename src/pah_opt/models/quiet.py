@@ -1,4 +1,4 @@
-"""Keep what libraries print while they are imported or load weights out of a user's terminal.
+"""Keep what libraries print while they are imported, load weights or compile out of a user's terminal.
 
 Nothing that matters is lost: :mod:`pah_opt.models.pretrained` turns what a load reports into notes.
 """
@@ -19,6 +19,13 @@ _IMPORT_NOISE = {
     # torchao registers enums in a way that torch itself calls outdated.
     "torch.utils._pytree": ("is an Enum subclass",),
 }
+
+_COMPILER_NOISE = (
+    # torch cannot name torchao's tensors in its cache of compiled code, and names them by their content instead.
+    (UserWarning, r".* does not implement _stable_hash_for_caching"),
+    # Capturing bitsandbytes' products, torch makes an instance of a class of its own that it advises against making.
+    (DeprecationWarning, r".* should not be instantiated\. Methods on autograd functions are all static"),
+)
 
 
 class _Drop(logging.Filter):
@@ -44,6 +51,15 @@ def quiet_imports() -> Iterator[None]:
     finally:
         for name, drop in filters.items():
             logging.getLogger(name).removeFilter(drop)
+
+
+@contextmanager
+def quiet_compiling() -> Iterator[None]:
+    """Drop what torch says of its own doings while it compiles, inside the block, and import noise with it."""
+    with quiet_imports(), warnings.catch_warnings():
+        for category, message in _COMPILER_NOISE:
+            warnings.filterwarnings("ignore", message=message, category=category)
+        yield
 
 
 @contextmanager

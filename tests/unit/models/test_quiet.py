@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from pah_opt.models.quiet import quiet_imports, quiet_transformers
+from pah_opt.models.quiet import quiet_compiling, quiet_imports, quiet_transformers
 
 
 def test_import_noise_is_dropped_and_everything_else_is_heard(caplog: pytest.LogCaptureFixture) -> None:
@@ -48,3 +48,12 @@ def test_progress_bars_that_were_off_stay_off() -> None:
 def test_warnings_of_other_code_are_not_swallowed() -> None:
     with quiet_transformers(), pytest.raises(UserWarning, match="mine"):
         warnings.warn("mine", UserWarning, stacklevel=1)
+
+
+def test_what_torch_says_while_it_compiles_is_dropped_and_nothing_else() -> None:
+    with quiet_compiling():
+        warnings.warn("Int8Tensor does not implement _stable_hash_for_caching. Please", UserWarning, stacklevel=1)
+        with pytest.raises(UserWarning, match="mine"):
+            warnings.warn("mine", UserWarning, stacklevel=1)
+    with pytest.raises(UserWarning, match="Int8Tensor"):
+        warnings.warn("Int8Tensor does not implement _stable_hash_for_caching. Please", UserWarning, stacklevel=1)
