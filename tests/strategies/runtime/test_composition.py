@@ -1,4 +1,4 @@
-"""Runtime steps before and after every other kind of step, in every family, saved and loaded again."""
+"""Long recipes in every family, saved and loaded again; all pairs, compiled ones too, are in ../test_pairs.py."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ if TYPE_CHECKING:
     from conftest import Apply
     from torch import nn
 
-CAPTURE_ONLY = {"backend": "eager"}
 CHAINS = {
     "pruned, then everything": (
         Step.of("structured-pruning", heads=0.25, mlp=0.5), Step.of("fused-qkv"), Step.of("cast"),
-        Step.of("input-size", size=16), Step.of("compile", **CAPTURE_ONLY),
+        Step.of("input-size", size=16),
     ),
     "smaller, pruned, quantized": (
         Step.of("input-size", size=16), Step.of("structured-pruning", heads=0.5, mlp=0.5),
-        Step.of("torchao", scheme="int8-dynamic"), Step.of("compile", **CAPTURE_ONLY),
+        Step.of("torchao", scheme="int8-dynamic"),
     ),
     "fused before pruning": (Step.of("fused-qkv"), Step.of("structured-pruning", heads=0.5, mlp=0.5)),
     "fused before four bits": (Step.of("fused-qkv"), Step.of("bitsandbytes", scheme="nf4")),
@@ -39,7 +38,6 @@ CHAINS = {
 def test_a_chain_of_steps_runs_and_comes_back_from_disk_with_the_same_logits(
     name: str, chain: str, apply: Apply, reloaded: Callable[[Any], nn.Module], logits: Callable[..., Any]
 ) -> None:
-    torch._dynamo.reset()
     # timm has one product for query, key and value from the start.
     steps = [step for step in CHAINS[chain] if not (name == "timm-vit" and step.use == "fused-qkv")]
     artifact = apply(TINY_MODELS[name](blocks=3, hidden=64), *steps)

@@ -20,7 +20,7 @@ def main(folder: Path) -> None:
     model = tiny_vit(classes=3, image=16, hidden_dropout_prob=0.1)
     pixels = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     train = TensorSplit(pixels, torch.arange(24) % 3, ("a", "b", "c"))
-    settings = TrainSettings(epochs=60, lr=1e-3, batch_size=8, augmentation=Augmentation(flip=True, mixup=0.2))
+    settings = TrainSettings(epochs=25, lr=1e-3, batch_size=8, augmentation=Augmentation(flip=True, mixup=0.2))
     adapter = find_adapter(model, default_registry().adapters)
     fit(model, train, settings, adapter=adapter, validation=train, checkpoint=folder / "state", checkpoint_steps=1)
     (folder / "weights").write_text(digest_of(model.state_dict()))

@@ -7,7 +7,8 @@ import os
 import pickle
 import random
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from pah_opt.artifact.files import DESCRIPTION, EXAMPLES, MANIFEST, PROCESSOR, R
 from pah_opt.artifact.manifest import Manifest
 from pah_opt.errors import ArtifactError
 from pah_opt.storage.digest import Digest
+from pah_opt.testing import tiny_vit
 
-from .conftest import change, seal
+from .conftest import change, seal, tiny_artifact
 
+HEADER = 2500
+"""Bytes of the weights that a mutation is made in: what says where tensors are."""
 FILES = (MANIFEST, DESCRIPTION, WEIGHTS, EXAMPLES, PROCESSOR, REPORT)
 
 
@@ -363,8 +367,18 @@ def mutated_json(data: Any, chance: random.Random) -> Any:
     return chance.choice(strange)
 
 
-def fuzz(folder: Path, saved: Path, seed: int, times: int) -> dict[str, int]:
+@pytest.fixture(scope="module")
+def smallest() -> Iterator[Path]:
+    """An artifact of one block, in memory where there is a file system for that: it is written and read so often."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as parent:
+        model = tiny_vit(hidden=16, mlp=32, blocks=1, heads=2)
+        yield tiny_artifact(model=model).save(Path(parent) / "saved")
+
+
+def fuzz(saved: Path, seed: int, times: int) -> dict[str, int]:
     """Load ``times`` damaged artifacts; returns how often that was refused, and how often the damage was harmless."""
+    folder = Path(shutil.copytree(saved, saved.with_name(f"damaged-{seed}")))
     chance = random.Random(seed)
     outcomes = {"refused": 0, "harmless": 0}
     originals = {name: (saved / name).read_bytes() for name in FILES}
@@ -375,7 +389,7 @@ def fuzz(folder: Path, saved: Path, seed: int, times: int) -> dict[str, int]:
             if name == DESCRIPTION and chance.random() < 0.8:
                 content = json.dumps(mutated_json(json.loads(content), chance)).encode()
             elif name == WEIGHTS:  # where its header is
-                content = mutations(content[:4000], chance) + content[4000:]
+                content = mutations(content[:HEADER], chance) + content[HEADER:]
             else:
                 content = mutations(content, chance)
             (folder / name).write_bytes(content)
@@ -397,15 +411,14 @@ def seal_with(folder: Path, originals: dict[str, bytes], name: str, content: byt
     (folder / MANIFEST).write_bytes(Manifest.of({**digests, name: Digest.of(content)}).to_bytes())
 
 
-@pytest.mark.parametrize("seed", [1])
-def test_hundreds_of_mutations_give_no_other_exception(folder: Path, saved: Path, seed: int) -> None:
-    outcomes = fuzz(folder, saved, seed, 400)
-    assert outcomes["refused"] > 300
+def test_hundreds_of_mutations_give_no_other_exception(smallest: Path) -> None:
+    outcomes = fuzz(smallest, 1, 200)
+    assert outcomes["refused"] > 150
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_ten_thousand_mutations_give_no_other_exception(folder: Path, saved: Path, seed: int) -> None:
-    outcomes = fuzz(folder, saved, 100 + seed, 2600)
+def test_ten_thousand_mutations_give_no_other_exception(smallest: Path, seed: int) -> None:
+    outcomes = fuzz(smallest, 100 + seed, 2600)
     assert outcomes["refused"] > 1900
     assert sum(outcomes.values()) * 4 >= 10_000
