@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pah_opt.search.judge import Figures
     from pah_opt.search.study import Study
 
-REPEATS = 40
+REPEATS = 25
 """Known recipes proposed in a row after which the space counts as exhausted."""
 
 
@@ -92,7 +92,7 @@ class Loop:
                 yield self._ended(job.trial, record)
 
     def _may_start(self) -> bool:
-        self.exhausted = self._repeats >= REPEATS
+        self.exhausted = self._repeats >= REPEATS or len(self.proposer.tried) >= self.bound.size
         room = len(self.records) + self._running < self.trials
         return room and self.elapsed_s < self.limit_s and not self.exhausted
 

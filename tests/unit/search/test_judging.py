@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from pah_opt.measure.accuracy import predict
+from pah_opt.models import find_adapter
+from pah_opt.pipeline import apply, plan
+from pah_opt.recipe import Recipe, Step
+from pah_opt.registry import default_registry
+from pah_opt.search import Budget
+from pah_opt.search.bound import BoundSpace
+from pah_opt.search.clock import paired_speed
+from pah_opt.search.front import Point
+from pah_opt.search.judge import Judge
+from pah_opt.search.latency_table import LatencyTable
+from pah_opt.search.looking import Looker
+from pah_opt.search.racing import Rivals, beyond_doubt, rungs
+from pah_opt.search.records import Record
+from pah_opt.search.space import Space
+from pah_opt.search.starts import knapsack_starts, simple_starts
+from pah_opt.splits import Data
+from pah_opt.testing import tiny_vit
+
+HALF = Recipe(name="half", steps=[Step.of("structured-pruning", mlp=0.5, importance="magnitude", repair="none")])
+NOTHING = Record(0, "done", None)
+
+
+def test_counts_and_bytes_are_predicted_exactly_without_running(judge: Judge) -> None:
+    predicted = judge.predict(HALF)
+    measured = judge(HALF, Rivals({}), NOTHING).figures
+    assert predicted["params"] == measured["params"]
+    assert predicted["macs"] == measured["macs"]
+    assert predicted["artifact_bytes"] == pytest.approx(measured["artifact_bytes"], rel=0.1)
+    assert predicted["artifact_bytes"] <= (measured["artifact_bytes"] or 0)
+
+
+def test_a_recipe_over_a_limit_by_its_plan_is_never_run(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    strict = replace(judge, budget=Budget(minimise="latency", macs=1000.0, top1_drop_pp=50))
+    monkeypatch.setattr("pah_opt.search.judge.apply", lambda *_, **__: pytest.fail("it was run"))
+    found = strict(HALF, Rivals({}), NOTHING)
+    assert found.state == "over"
+    assert "macs is planned to be" in str(found.reason)
+    assert found.predicted["macs"] > 1000
+
+
+def test_a_recipe_that_does_not_fit_is_refused_and_not_fatal(judge: Judge) -> None:
+    found = judge(Recipe(steps=[Step.of("input-size", size=17)]), Rivals({}), NOTHING)
+    assert found.state == "refused"
+    assert "17" in str(found.reason)
+
+
+def test_predicted_latency_is_near_what_is_measured() -> None:
+    """Loosely: a machine shared with others; the benchmark shows how near on a quiet one."""
+    model = tiny_vit(blocks=3, hidden=128, mlp=512, image=64)
+    adapters = default_registry().adapters
+    adapter = find_adapter(model, adapters)
+    narrow = Recipe(steps=[Step.of("structured-pruning", mlp=0.75, importance="magnitude", repair="none")])
+    planned = plan(model, narrow).model
+    real = apply(model, narrow).model
+    speed = paired_speed(model, real, adapters, 4)
+    table = LatencyTable(batch_size=4)
+    table.calibrate(model, adapter, speed.dense_ms)
+    assert planned is not None
+    predicted = table.predict(planned, adapter)
+    assert predicted is not None
+    assert table.predict(model, adapter) == pytest.approx(speed.dense_ms, rel=1e-6), "calibrated on the dense model"
+    assert predicted == pytest.approx(speed.dense_ms / speed.ratio, rel=0.5)
+    assert predicted < speed.dense_ms
+
+
+def test_a_quantized_layer_is_predicted_once_one_was_seen(judge: Judge) -> None:
+    quantized = Recipe(steps=[Step.of("torchao", scheme="int8-weight-only")])
+    planned = plan(judge.model, quantized).model
+    table = LatencyTable()
+    assert planned is not None
+    assert table.predict(planned, judge.adapter) is None
+    table.learn(apply(judge.model, quantized).model, judge.adapter)
+    assert table.predict(planned, judge.adapter) is not None
+
+
+def test_parts_of_the_images_grow_and_end_with_all() -> None:
+    assert rungs(30) == (30,)
+    sizes = rungs(1000)
+    assert sizes[-1] == 1000
+    assert all(large // small == 3 for small, large in itertools.pairwise(sizes))
+
+
+def test_the_worse_half_is_stopped_and_the_front_never() -> None:
+    rivals = Rivals({50: (*tuple(Point(cost, 10.0 - cost) for cost in range(8)), Point(5, 9), Point(6, 9))})
+    assert rivals.outdone(50, Point(9, 9.5)) is not None
+    assert rivals.outdone(50, Point(0.5, 9.0)) is None
+    assert rivals.outdone(150, Point(9, 9.5)) is None, "nobody got there yet"
+
+
+def test_a_limit_is_missed_beyond_doubt_only_where_chance_cannot_be_it() -> None:
+    assert beyond_doubt(10.0, 10, 100, 1.0) is not None
+    assert beyond_doubt(3.0, 3, 100, 1.0) is None
+
+
+def test_a_hopeless_trial_is_stopped_on_part_of_the_images(judge: Judge, data: Data) -> None:
+    """A model with other weights answers at random."""
+    assert data.train is not None
+    images = data.train.subset(range(300))
+    dense = predict(judge.model, judge.adapter, images)
+    ruined = tiny_vit(image=16, hidden=32, seed=5)
+    racing, patient = (Looker(images, dense, 1.0, racing=racing) for racing in (True, False))
+    stopped = racing.look(ruined, judge.adapter, None, Rivals({}))
+    assert stopped.rungs[-1].images == rungs(300)[0] < 300
+    assert "without doubt" in str(stopped.hopeless)
+    assert patient.look(ruined, judge.adapter, None, Rivals({})).rungs[-1].images == 300
+
+
+def test_the_knapsack_starts_with_what_damages_least(judge: Judge) -> None:
+    space = Space.from_yaml(
+        "steps: [{use: torchao, with: {scheme: int8-weight-only, "
+        "per_layer: {per: block, choices: [float, int8-weight-only]}}}]"
+    )
+    bound = BoundSpace.of(space, default_registry(), judge.model, judge.adapter.layout(judge.model))
+    starts = knapsack_starts(bound, judge)
+    chosen = [[bound.named(name).value(value) for name, value in sorted(values.items())] for values in starts]
+    assert ["int8-weight-only", "int8-weight-only"] in chosen
+    assert any(sorted(each) == ["float", "int8-weight-only"] for each in chosen)
+    assert knapsack_starts(bound, judge, limit_s=0.0) == []
+
+
+def test_simple_starts_try_each_optional_step_alone(judge: Judge) -> None:
+    space = Space.from_yaml(
+        "steps: [{use: magnitude-pruning, optional: true, with: {sparsity: {low: 0.1, high: 0.9}}}, "
+        "{use: cast, optional: true}]"
+    )
+    bound = BoundSpace.of(space, default_registry(), judge.model, judge.adapter.layout(judge.model))
+    recipes = [bound.recipe(values, "start") for values in simple_starts(bound)]
+    used = {tuple(step.use for step in recipe.steps) for recipe in recipes if recipe is not None}
+    assert used == {("magnitude-pruning", "cast"), ("magnitude-pruning",), ("cast",)}
+
+
+def test_the_dense_model_is_left_as_it_was(judge: Judge, model: nn.Module) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    judge(HALF, Rivals({}), NOTHING)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

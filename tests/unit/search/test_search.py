@@ -1,0 +1,188 @@
+"""Whole searches on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+import pah_opt
+from pah_opt.errors import DataError, MeasurementError, RecipeError, SearchError
+from pah_opt.measure.settings import MeasureSettings
+from pah_opt.search import Budget, Record, SearchResult
+from pah_opt.search.lock import locked
+from pah_opt.splits import Data
+
+HERE = Path(__file__).parent
+SPACE = """
+name: tiny
+steps:
+  - {use: magnitude-pruning, optional: true, with: {sparsity: {low: 0.05, high: 0.9}}}
+  - {use: structured-pruning, optional: true, with: {mlp: {choices: [0.25, 0.5]}}}
+"""
+TROUBLE = """
+name: trouble
+steps:
+  - {use: misbehaving, with: {how: {choices: [well, crash, memory]}}}
+"""
+
+
+def tiny_search(model: nn.Module, data: Data, **options: Any) -> SearchResult:
+    given: dict[str, Any] = {"space": SPACE, "trials": 9, "calibration_images": 16} | options
+    given |= {"measure": MeasureSettings.quick(groups={"accuracy"})}
+    budget = given.pop("budget", {"minimise": "size", "top1_drop_pp": 40})
+    found: SearchResult = pah_opt.search(model, data, budget, **given)
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("search") / "out"
+
+
+@pytest.fixture(scope="module")
+def found(model: nn.Module, data: Data, folder: Path) -> SearchResult:
+    return tiny_search(model, data, out=folder)
+
+
+def test_the_front_keeps_the_limits_and_nothing_judged_beats_it(found: SearchResult) -> None:
+    kept = [record for record in found.records if record.keeps(found.budget)]
+    assert len(found.records) == 9
+    assert found.front
+    assert found.front[0].figures["artifact_bytes"] == min(record.figures["artifact_bytes"] or 0 for record in kept)
+    drops = [record.figures["top1_drop_pp"] or 0 for record in found.front]
+    assert drops == sorted(drops, reverse=True), "whoever pays more loses less"
+
+
+def test_the_pick_is_measured_on_test_images_with_an_interval_and_its_gates(found: SearchResult, data: Data) -> None:
+    assert found.report is not None
+    assert found.pick is not None
+    picked = next(m for m in found.report.models if m.id == "tiny-pick")
+    assert picked.provenance.n_images == len(data.test)
+    assert picked.accuracy.top1_ci95_pp is not None
+    assert {gate.metric for gate in picked.vs_baseline.gates} == set(found.pick.gates) == {"top1_drop_pp"}
+
+
+def test_the_folder_holds_recipes_that_run_and_a_page_that_fetches_nothing(
+    found: SearchResult, folder: Path, model: nn.Module
+) -> None:
+    names = sorted(path.stem for path in (folder / "front").iterdir())
+    assert names == sorted(recipe.name for recipe in found.recipes())
+    pah_opt.plan(model, pah_opt.Recipe.from_yaml(folder / "pick.yaml"))
+    stored = json.loads((folder / "search.json").read_text())
+    assert [Record.from_data(each) for each in stored["records"]] == list(found.records)
+    page = (folder / "search.html").read_text()
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+    assert all(record.name in page for record in found.records)
+
+
+def test_a_search_goes_on_without_repeating_a_trial(
+    found: SearchResult, folder: Path, model: nn.Module, data: Data
+) -> None:
+    more = tiny_search(model, data, out=folder, trials=11)
+    assert more.records[:9] == found.records
+    assert len(more.records) == 11
+    recipes = [json.dumps((record.recipe or {}).get("steps")) for record in more.records]
+    assert len(set(recipes)) == len(recipes)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"space": SPACE.replace("0.9", "0.8")}, "space"), ({"budget": {"minimise": "size"}}, "budget")],
+)
+def test_the_storage_of_another_search_is_refused(
+    change: dict[str, Any], named: str, found: SearchResult, folder: Path, model: nn.Module, data: Data
+) -> None:
+    with pytest.raises(SearchError, match=f"holds another search: its {named} differs"):
+        tiny_search(model, data, out=folder, **change)
+
+
+def test_a_file_that_is_no_storage_is_named(tmp_path: Path, model: nn.Module, data: Data) -> None:
+    (tmp_path / "search.db").write_text("not a database " * 100)
+    with pytest.raises(SearchError, match=r"search\.db cannot be read as a search"):
+        tiny_search(model, data, out=tmp_path)
+
+
+def test_two_searches_in_one_folder_are_refused(tmp_path: Path, model: nn.Module, data: Data) -> None:
+    with locked(tmp_path), pytest.raises(SearchError, match="another search is at work"):
+        tiny_search(model, data, out=tmp_path)
+
+
+def test_crashes_and_lack_of_memory_are_recorded_and_the_space_is_exhausted(model: nn.Module, data: Data) -> None:
+    result = tiny_search(model, data, space=TROUBLE, trials=20)
+    states = {record.recipe["steps"][0]["with"]["how"]: record for record in result.records if record.recipe}
+    assert {how: record.state for how, record in states.items()} == {
+        "well": "done", "crash": "failed", "memory": "out-of-memory",
+    }  # fmt: skip
+    assert "kaput" in str(states["crash"].reason)
+    assert result.exhausted
+
+
+def test_ctrl_c_keeps_what_was_found(model: nn.Module, data: Data) -> None:
+    space = "steps: [{use: misbehaving, with: {strength: {low: 0, high: 1}, how: {choices: [well, well, interrupt]}}}]"
+    result = tiny_search(model, data, space=space, trials=200, starts=False)
+    assert result.interrupted
+    assert all(record.state == "done" for record in result.records)
+    assert len(result.records) < 200
+
+
+def test_limits_that_nothing_can_meet_are_said_before_any_trial(model: nn.Module, data: Data) -> None:
+    space = "steps: [{use: structured-pruning, with: {mlp: {low: 0.1, high: 0.5}}}]"
+    with pytest.raises(
+        RecipeError, match=r"(?s)params is limited to 1,000, and the least found .* nearest.*structured"
+    ):
+        tiny_search(model, data, space=space, budget={"params": 1000, "minimise": "size"})
+
+
+def test_energy_is_refused_where_nothing_counts_it(model: nn.Module, data: Data) -> None:
+    with pytest.raises(MeasurementError, match="energy, which cannot be measured here"):
+        tiny_search(model, data, budget={"minimise": "energy"})
+
+
+def test_training_images_are_needed(model: nn.Module, data: Data) -> None:
+    with pytest.raises(DataError, match="cut from the training images"):
+        tiny_search(model, Data(test=data.test))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [({"trails": 3}, "no setting 'trails'"), ({"trials": 0}, "trials is 0"),
+                           ({"sampler": "tpee"}, "allowed: tpe, nsga2, random")],
+)  # fmt: skip
+def test_wrong_settings_are_named(settings: dict[str, Any], said: str, model: nn.Module, data: Data) -> None:
+    with pytest.raises(RecipeError, match=said):
+        pah_opt.search(model, data, {}, space=SPACE, **settings)
+
+
+def test_where_no_trial_keeps_the_limits_the_nearest_is_named(model: nn.Module, data: Data) -> None:
+    space = "steps: [{use: magnitude-pruning, with: {sparsity: {choices: [0.95, 0.98]}}}]"
+    result = tiny_search(model, data, space=space, budget=Budget(minimise="size", top1_drop_pp=0), racing=False)
+    assert result.pick is None
+    assert "the nearest is search-" in str(result.why_no_pick)
+
+
+@pytest.mark.slow
+def test_a_killed_search_keeps_every_finished_trial(tmp_path: Path, model: nn.Module, data: Data) -> None:
+    script = [sys.executable, str(HERE / "search_until_killed.py"), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    victim = subprocess.Popen(script, env=environment, stderr=subprocess.DEVNULL)
+    seen = tmp_path / "finished"
+    deadline = time.monotonic() + 120
+    while (not seen.exists() or int(seen.read_text() or 0) < 3) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL, "it had ended before it could be killed"
+    finished = int(seen.read_text())
+    done = subprocess.run([*script, "4"], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = json.loads((tmp_path / "search.json").read_text())["records"]
+    assert len(records) >= max(4, finished)
+    assert len({record["number"] for record in records}) == len(records)
