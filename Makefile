@@ -34,7 +34,10 @@ types: .venv/dev.stamp          ## mypy --strict
 imports: .venv/dev.stamp        ## the directions of imports
 	$(BIN)/lint-imports
 
-check: lint types imports test  ## everything that CI runs
+docs: .venv/dev.stamp           ## the documentation site, in out/site; a warning fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir out/site
+
+check: lint types imports docs test  ## everything that CI runs
 
 clean:           ## remove what these commands made
 	rm -rf .venv out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
