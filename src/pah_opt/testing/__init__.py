@@ -20,10 +20,12 @@ if TYPE_CHECKING:
         tiny_torchvision_vit,
         tiny_vit,
     )
+    from pah_opt.testing.partners import PARTNERS
     from pah_opt.testing.trial import tiny_data
 
 _HOMES = {
     "OptimizerContract": "pah_opt.testing.contract",
+    "PARTNERS": "pah_opt.testing.partners",
     "TINY_MODELS": "pah_opt.testing.models",
     "tiny_data": "pah_opt.testing.trial",
     "tiny_deit": "pah_opt.testing.models",
@@ -36,6 +38,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "PARTNERS",
     "TINY_MODELS",
     "OptimizerContract",
     "tiny_data",

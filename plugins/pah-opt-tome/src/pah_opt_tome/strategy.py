@@ -48,7 +48,8 @@ class TokenMerging(Optimizer[TokenMergingConfig]):
 
     Class, distillation and register tokens never merge. After the last block each merged token stands again for as
     many tokens as went into it, so that mean pooling stays right and the output keeps its shape. Weights stay as they
-    are: prune before it, quantize and compile after it.
+    are, so that linear layers may be pruned and quantized before it or after it; change the input size and the number
+    of blocks before it.
     """
 
     name: ClassVar[str] = "tome"
@@ -60,12 +61,8 @@ class TokenMerging(Optimizer[TokenMergingConfig]):
     )
 
     def tags(self, config: TokenMergingConfig) -> Tags:
-        """Need a model whose blocks can change; afterwards their number and widths are settled."""
-        return Tags(
-            requires=frozenset({"graph:eager", "shapes:free"}),
-            provides=frozenset({"tokens:merged"}),
-            removes=frozenset({"shapes:free"}),
-        )
+        """Need modules that can still be changed; linear layers may be of any type."""
+        return Tags(requires=frozenset({"graph:eager"}), provides=frozenset({"tokens:merged"}))
 
     def expects(self, config: TokenMergingConfig) -> Effect:
         """Promise another forward pass over the same parameters."""
@@ -73,7 +70,11 @@ class TokenMerging(Optimizer[TokenMergingConfig]):
 
     def check(self, model: nn.Module, config: TokenMergingConfig, context: Context) -> list[str]:
         """Find a model with too few tokens to merge any."""
+        from pah_opt_tome.surgery import installed
+
         layout = context.adapter.layout(model)
+        if installed(model):
+            return ["the model merges tokens already; leave one of the two tome steps out"]
         if any(_merges(layout, config)):
             return []
         amount = f"keep {config.share}" if config.r is None else f"r {config.r}"

@@ -83,7 +83,8 @@ class MergingBlock(nn.Module):
 def _only_tokens(hidden_states: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     tokens = kwargs.pop("input", hidden_states)
     masks = [*args, kwargs.get("attention_mask"), kwargs.get("attn_mask"), kwargs.get("head_mask")]
-    if any(isinstance(mask, Tensor) for mask in masks):
+    # While a model is traced, transformers makes a mask in which every token sees every other.
+    if any(isinstance(mask, Tensor) for mask in masks) and not torch.compiler.is_compiling():
         raise UnsupportedModelError("a block that merges tokens takes no attention mask: tokens change places")
     return tokens  # type: ignore[no-any-return]  # what the model passes on
 
@@ -91,8 +92,8 @@ def _only_tokens(hidden_states: Tensor | None, args: tuple[Any, ...], kwargs: di
 def _check_count(tokens: Tensor, merging: Merging) -> None:
     if tokens.shape[1] != merging.tokens:
         raise UnsupportedModelError(
-            f"{merging.path} merges tokens and was made for {merging.tokens} of them, not {tokens.shape[1]}; put "
-            "input-size before tome, and give images of the model's size"
+            f"{merging.path} merges tokens and was made for {merging.tokens} of them, not {tokens.shape[1]}; put the "
+            "steps input-size and depth-pruning before tome, and give images of the model's size"
         )
 
 
