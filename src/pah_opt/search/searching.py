@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +196,7 @@ class _Run:
 
     def search(self, measure: MeasureSettings | None) -> SearchResult:
         """Search, and measure the pick."""
+        began = time.perf_counter()
         study = Study(
             self.folder, self.bound, self.budget, self._fingerprint(), sampler=self.settings.sampler,
             seed=self.settings.seed,
@@ -207,7 +209,7 @@ class _Run:
                             self._starts(starts, records), self.settings.neighbours)  # fmt: skip
         loop = Loop(
             study, self.bound, self.budget, proposer, self._engine(), self.judge.dense, self.settings.trials,
-            self._limit_s, max((record.at_s for record in records), default=0.0), self.progress,
+            self._limit_s, max((record.at_s for record in records), default=0.0) + time.perf_counter() - began, self.progress,
             records=[record for record in records if record.state != "repeated"],
         )  # fmt: skip
         loop.run()
