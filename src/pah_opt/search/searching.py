@@ -6,14 +6,12 @@ import hashlib
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pah_opt.data import as_data, calibration_split, check_fit, validation_split
-from pah_opt.errors import DataError, RecipeError
+from pah_opt.data import as_data, check_fit
+from pah_opt.errors import RecipeError
 from pah_opt.measure.settings import MeasureSettings
-from pah_opt.measure.tensors import held_tensors
 from pah_opt.models import find_adapter
 from pah_opt.pipeline import apply
 from pah_opt.progress import Progress, default_progress
@@ -24,15 +22,17 @@ from pah_opt.search.budget import Budget
 from pah_opt.search.child import Child
 from pah_opt.search.engines import Engine, Local
 from pah_opt.search.extremes import check_limits
+from pah_opt.search.inputs import cut, model_digest
 from pah_opt.search.judge import Judge
 from pah_opt.search.lock import locked
 from pah_opt.search.loop import Loop
 from pah_opt.search.proposing import Proposer, best_of
 from pah_opt.search.ray_engine import RayEngine
 from pah_opt.search.result import SearchResult
+from pah_opt.search.settings import Settings
 from pah_opt.search.space import Space, SpaceSource, as_space
 from pah_opt.search.starts import knapsack_starts, simple_starts
-from pah_opt.search.study import Sampler, Study, import_optuna
+from pah_opt.search.study import Study, import_optuna
 from pah_opt.splits import Data
 
 if TYPE_CHECKING:
@@ -44,65 +44,9 @@ if TYPE_CHECKING:
     from pah_opt.recipe import Recipe
     from pah_opt.report import Report
     from pah_opt.search.records import Record
-    from pah_opt.splits import Split
 
-MOST_VALIDATION = 0.3
-"""Largest share of the training images that decides instead of training."""
 SCAN_SHARE = 0.15
 """Of the time of a search that the scan of per-layer choices may take."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to search.
-
-    Args:
-        trials: how many recipes are tried at most, those of interrupted runs included.
-        minutes: how long at most, interrupted runs included; None for any.
-        trial_limit_s: seconds that one trial may take; it then runs in a process of its own.
-        sampler: ``tpe``, ``nsga2``, or ``random`` (to compare with).
-        starts: begin with starting points: single steps, strong and weak recipes, allocations by a knapsack.
-        neighbours: try neighbours of the front in turn with the sampler's proposals.
-        racing: stop hopeless trials on part of the images.
-        screening: predict before a trial runs, and leave out what is over a limit.
-        validation_images: images that decide, taken from the training images, at most 30 % of them.
-        calibration_images: images that calibrating steps observe.
-        engine: ``local``, or ``ray`` for a cluster.
-        address: of the Ray cluster: ``HOST:PORT``, ``auto`` or ``local``.
-        seed: of everything random.
-    """
-
-    trials: int = 100
-    minutes: float | None = None
-    trial_limit_s: float | None = None
-    sampler: Sampler = "tpe"
-    starts: bool = True
-    neighbours: bool = True
-    racing: bool = True
-    screening: bool = True
-    validation_images: int = 1000
-    calibration_images: int = 128
-    engine: Literal["local", "ray"] = "local"
-    address: str = "auto"
-    seed: int = 0
-
-    def check(self) -> None:
-        """Find values that mean nothing.
-
-        Raises:
-            RecipeError: names them.
-        """
-        least = {"trials": 1, "minutes": 0, "trial_limit_s": 0, "validation_images": 1, "calibration_images": 1}
-        wrong = [
-            f"{name} is {value}; it must be {'above 0' if low == 0 else f'at least {low}'}"
-            for name, low in least.items()
-            if (value := getattr(self, name)) is not None and (value < low or value == 0)
-        ]
-        for name, allowed in (("sampler", ("tpe", "nsga2", "random")), ("engine", ("local", "ray"))):
-            if (value := getattr(self, name)) not in allowed:
-                wrong.append(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
-        if wrong:
-            raise RecipeError("; ".join(wrong))
 
 
 def search(
@@ -131,7 +75,7 @@ def search(
         registry: the strategies; every installed one by default.
         measure: how thoroughly the pick is measured; a look by default.
         progress: shows progress; by default bars on a terminal, nothing elsewhere.
-        **settings: the fields of :class:`Settings`, such as ``trials=50`` or ``minutes=10``.
+        **settings: the fields of :class:`~pah_opt.search.settings.Settings`, such as ``trials=50`` or ``minutes=10``.
 
     Returns:
         Every trial, the front, and the pick with its report; also after ctrl-C.
@@ -207,9 +151,10 @@ class _Run:
         starts = check_limits(self.bound, self.judge, self.budget)
         proposer = Proposer(self.bound, self.budget, self.settings.seed + len(records),
                             self._starts(starts, records), self.settings.neighbours)  # fmt: skip
+        spent = max((record.at_s for record in records), default=0.0) + time.perf_counter() - began
         loop = Loop(
             study, self.bound, self.budget, proposer, self._engine(), self.judge.dense, self.settings.trials,
-            self._limit_s, max((record.at_s for record in records), default=0.0) + time.perf_counter() - began, self.progress,
+            self._limit_s, spent, self.progress,
             records=[record for record in records if record.state != "repeated"],
         )  # fmt: skip
         loop.run()
@@ -273,37 +218,6 @@ class _Run:
         settings = measure or MeasureSettings.quick(batch_sizes=(self.budget.batch_size,))
         models = {"dense": self.model, pick.name: artifact}
         return compare(models, self.data.test, settings=settings, registry=self.registry, progress=self.progress)
-
-
-def cut(data: Data, validation_images: int, seed: int) -> tuple[Split, Split]:
-    """Cut the training images into those that steps may use and those that decide, the latter in balanced order.
-
-    Raises:
-        DataError: there are no training images, or too few.
-    """
-    if data.train is None:
-        raise DataError(
-            "a search decides on validation images, which are cut from the training images, and there are none; give "
-            "pah_opt.Data(test=..., train=...)"
-        )
-    share = min(MOST_VALIDATION, validation_images / len(data.train))
-    training, validation = validation_split(data.train, share, seed)
-    return training, calibration_split(validation, len(validation), seed)
-
-
-def model_digest(model: nn.Module) -> str:
-    """Return a digest of every tensor a model holds."""
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for tensor in held_tensors(model):
-        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(_bytes()).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _bytes() -> Any:
-    import torch
-
-    return torch.uint8
 
 
 def no_pick(records: list[Record], budget: Budget) -> str:

@@ -14,8 +14,8 @@ from pah_opt.data import TensorSplit
 from pah_opt.optimizer import AnyOptimizer, Context, Effect, Optimizer, OptimizerConfig
 from pah_opt.registry import default_registry
 from pah_opt.search import Budget
+from pah_opt.search.inputs import cut
 from pah_opt.search.judge import Judge
-from pah_opt.search.searching import cut
 from pah_opt.splits import Data
 from pah_opt.testing import tiny_vit
 

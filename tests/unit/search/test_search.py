@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from torch import nn
 
 import pah_opt
+from pah_opt.cli import main
 from pah_opt.errors import DataError, MeasurementError, RecipeError, SearchError
 from pah_opt.measure.settings import MeasureSettings
 from pah_opt.search import Budget, Record, SearchResult
 from pah_opt.search.lock import locked
 from pah_opt.splits import Data
+from pah_opt.workflow import Source
 
 HERE = Path(__file__).parent
 SPACE = """
@@ -186,3 +189,22 @@ def test_a_killed_search_keeps_every_finished_trial(tmp_path: Path, model: nn.Mo
     records = json.loads((tmp_path / "search.json").read_text())["records"]
     assert len(records) >= max(4, finished)
     assert len({record["number"] for record in records}) == len(records)
+
+
+def test_the_command_shows_the_front_and_the_pick_and_fails_where_there_is_none(
+    model: nn.Module, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(model, "tiny", "fine-tuned", data)
+    monkeypatch.setattr("pah_opt.workflow.Source.load", lambda *_, **__: source)
+    space = tmp_path / "space.yaml"
+    space.write_text("steps: [{use: magnitude-pruning, with: {sparsity: {choices: [0.2, 0.95]}}}]")
+    arguments = ["search", str(space), "--minimise", "size", "--trials", "2", "--validation-images", "100"]
+    good = CliRunner().invoke(main, [*arguments, "--limit", "top1_drop_pp=99", "--out", str(tmp_path / "a")])
+    assert good.exit_code == 0, good.stderr
+    assert "The pick, on the test images:" in good.stdout
+    assert "search-pick" in good.stdout
+    none = CliRunner().invoke(main, [*arguments, "--limit", "file_mb=0.03", "--limit", "top1_drop_pp=0", "--out",
+                                     str(tmp_path / "b")])  # fmt: skip
+    assert none.exit_code == 1
+    assert "no trial" in none.stderr
+    assert (tmp_path / "b" / "search.html").is_file()

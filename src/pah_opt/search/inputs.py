@@ -1,0 +1,45 @@
+"""What a search is of: images that decide and images that steps may use, and a digest of the model."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import torch
+
+from pah_opt.data import calibration_split, validation_split
+from pah_opt.errors import DataError
+from pah_opt.measure.tensors import held_tensors
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pah_opt.splits import Data, Split
+
+MOST_VALIDATION = 0.3
+"""Largest share of the training images that decides instead of training."""
+
+
+def cut(data: Data, validation_images: int, seed: int) -> tuple[Split, Split]:
+    """Cut the training images into those that steps may use and those that decide, the latter in balanced order.
+
+    Raises:
+        DataError: there are no training images, or too few.
+    """
+    if data.train is None:
+        raise DataError(
+            "a search decides on validation images, which are cut from the training images, and there are none; give "
+            "pah_opt.Data(test=..., train=...)"
+        )
+    share = min(MOST_VALIDATION, validation_images / len(data.train))
+    training, validation = validation_split(data.train, share, seed)
+    return training, calibration_split(validation, len(validation), seed)
+
+
+def model_digest(model: nn.Module) -> str:
+    """Return a digest of every tensor a model holds."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for tensor in held_tensors(model):
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
