@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 GAINS = {"size": "size_x", "latency": "speedup_x", "energy": "energy_x"}
 """What a row gains: the dense model's cost over its own. Speeds are compared by ratios only, which are measured in
-turns: absolute times of rows that were measured hours apart are not comparable."""
+turns: absolute times of rows that were measured hours apart are not comparable. Ratios that noise explains
+count as 1."""
 
 
 class Tried(NamedTuple):
@@ -108,7 +109,7 @@ def score(line: Line, priorities: Priorities, axes: Sequence[str]) -> float:
 def _gain(line: Line, name: str) -> float | None:
     if line.row is None:
         return 1.0
-    value: float | None = getattr(line.figures, GAINS[name])
+    value: float | None = line.real_speedup if name == "latency" else getattr(line.figures, GAINS[name])
     return value
 
 

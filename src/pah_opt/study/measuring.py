@@ -143,6 +143,8 @@ def _against(predictions: Predictions, baseline: Judged) -> dict[str, float]:
 
 def _measured(model: ModelReport) -> dict[str, Any]:
     found: dict[str, Any] = {ours: figure(theirs).find(model).value for ours, theirs in NAMES.items()}
+    interval = model.vs_baseline.speedup_ci95_x
+    found["speedup_low_x"], found["speedup_high_x"] = interval or (None, None)
     for name, timing in (("latency_batch", model.latency_timing), ("throughput_batch", model.throughput_timing)):
         found[name] = None if timing is None else timing.workload.batch_size
     return found

@@ -131,8 +131,11 @@ def _zeros_and_speed(result: StudyResult) -> Iterator[Observation]:
     if not timed:
         return
     middle = statistics.median(line.figures.speedup_x or 0.0 for line in timed)
-    key = "zeros_no_faster" if middle < FASTER else "zeros_faster"
-    yield _say(key, n=Value("count", len(timed)), x=Value("x", middle))
+    told = {"n": Value("count", len(timed)), "x": Value("x", middle)}
+    if middle < FASTER or all(line.real_speedup == 1.0 for line in timed):
+        yield Observation("zeros_no_faster", told)
+    elif statistics.median(line.figures.speedup_low_x or 0.0 for line in timed) > 1.0:
+        yield Observation("zeros_faster", told)
 
 
 def _bearable(result: StudyResult) -> Iterator[Observation]:
@@ -175,7 +178,7 @@ def _structured(result: StudyResult) -> Iterator[Observation]:
     cut = [line for line in _lines(result, "structured") if line.figures.macs and line.figures.top1 is not None]
     if dense is None or not dense.figures.macs or not cut:
         return
-    good = [line for line in cut if _drop(line) <= limit and (line.figures.speedup_x or 0.0) >= FASTER]
+    good = [line for line in cut if _drop(line) <= limit and (line.real_speedup or 0.0) >= FASTER]
     if good:
         best = max(good, key=lambda line: line.figures.speedup_x or 0.0)
         yield _say(
@@ -215,11 +218,11 @@ def _int8(result: StudyResult) -> Iterator[Observation]:
 def _int8_speed(result: StudyResult) -> Iterator[Observation]:
     rows = [line for line in _lines(result) if _is_int8(line) and line.figures.speedup_x is not None]
     compiled = [line for line in rows if line.row and any(step.use == "compile" for step in line.row.steps)]
-    slow = [line for line in rows if line not in compiled and (line.figures.speedup_x or 1.0) < SLOWER]
+    slow = [line for line in rows if line not in compiled and (line.real_speedup or 1.0) < SLOWER]
     if slow:
         worst = min(slow, key=lambda line: line.figures.speedup_x or 1.0)
         yield _say("eager_int8_slow", row=worst.name, x=Value("x", worst.figures.speedup_x))
-    fast = [line for line in compiled if (line.figures.speedup_x or 0.0) >= FASTER]
+    fast = [line for line in compiled if (line.real_speedup or 0.0) >= FASTER]
     if fast:
         best = max(fast, key=lambda line: line.figures.speedup_x or 0.0)
         yield _say("compiled_int8_fast", row=best.name, x=Value("x", best.figures.speedup_x))

@@ -49,6 +49,10 @@ class Figures(Data):
     """The dense model's, measured in turns with this one."""
     speedup_x: float | None = None
     """Dense latency over this latency, in turns on the same machine."""
+    speedup_low_x: float | None = None
+    """Lower end of the 95 % interval of that ratio; None with too few rounds for one."""
+    speedup_high_x: float | None = None
+    """Upper end."""
     images_per_s: float | None = None
     """Throughput at the largest batch."""
     throughput_batch: float | None = None
@@ -195,6 +199,12 @@ class Line(Data):
             seen = [value for line in lines if (value := getattr(line.figures, beside)) is not None]
             changes |= {own: statistics.median(seen)} if seen else {}
         return self.model_copy(update={"figures": self.figures.model_copy(update=changes)})
+
+    @property
+    def real_speedup(self) -> float | None:
+        """The speed-up, or 1 where its interval covers 1: a difference that noise explains is none."""
+        low, high = self.figures.speedup_low_x, self.figures.speedup_high_x
+        return 1.0 if low is not None and high is not None and low <= 1.0 <= high else self.figures.speedup_x
 
     @property
     def is_naive(self) -> bool:

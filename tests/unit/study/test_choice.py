@@ -39,6 +39,12 @@ def test_other_priorities_pick_other_rows(weights: dict[str, float], pick: str) 
     assert chosen.name == pick
 
 
+def test_a_gain_of_speed_that_noise_explains_counts_for_nothing() -> None:
+    noise = {**ROWS["exact"], "size_x": 1.0, "speedup_x": 3.0, "speedup_low_x": 0.5, "speedup_high_x": 9.0}
+    choice = choose(made_result({"dense": DENSE_FIGURES, "row": noise}, study_of({"row": {}})))
+    assert choice.scores == {"dense": 0.0, "row": 0.0}
+
+
 def test_limits_come_before_worth() -> None:
     choice = choose(result({"weights": {"size": 9}, "limits": {"top1_drop_pp": {"max": 0.1}}}))
     assert choice.pick is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from typing import TYPE_CHECKING
 
 import pytest
@@ -91,10 +92,11 @@ def test_zeros_are_not_stored_by_this_library(finished: Finished) -> None:
 
 
 def test_the_report_says_in_words_what_zeros_do_to_speed(finished: Finished) -> None:
-    said = {each.key: each for each in observations(finished.result)}
-    key = next(key for key in ("zeros_no_faster", "zeros_faster") if key in said)
-    median = said[key].values["x"].number  # type: ignore[union-attr]
-    assert (median < 1.1) == (key == "zeros_no_faster")
+    said = {each.key: each.values["x"].number for each in observations(finished.result) if "x" in each.values}  # type: ignore[union-attr]
+    sparse = [finished.result.line(name) for name in ("sparse-10", "sparse-50")]
+    median = statistics.median(line.figures.speedup_x or 0.0 for line in sparse if line is not None)
+    assert ("zeros_no_faster" in said) >= (median < 1.1)  # a busy machine may leave it open, and then nothing is said
+    assert said.get("zeros_no_faster", median) == median
 
 
 @pytest.mark.parametrize(

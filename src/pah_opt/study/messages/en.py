@@ -54,9 +54,9 @@ MESSAGES: dict[str, str] = {
     "masks_double": "With its masks left in, the file of {row} has {mb}, {x} the dense {dense}; with them removed it "
     "still has {removed}: zeros alone save nothing.",
     "zeros_stored": "Stored without its zeros, {row} ({zeros} zeros) takes {mb} instead of {dense}.",
-    "zeros_no_faster": "Zeros bring no speed-up: the middle one of {n} rows with zeros alone runs at {x} the dense "
-    "speed, because dense kernels multiply zeros like any other number.",
-    "zeros_faster": "The middle one of {n} rows with zeros alone is faster: {x} the dense speed.",
+    "zeros_no_faster": "Zeros bring no speed-up: rows with zeros alone ({n}) run at {x} the dense speed (median), "
+    "because dense kernels multiply zeros like any other number.",
+    "zeros_faster": "Rows with zeros alone ({n}) are faster: {x} the dense speed (median).",
     "sparsity_bearable": "Up to {zeros} zeros ({row}) the loss stays within {limit}: {change}.",
     "sparsity_too_much": "From {zeros} zeros on ({row}) the loss is larger: {change}.",
     "improved": "{row} keeps {top1} where {before} had {top1_before}: {points} more, with a file of {mb}.",
@@ -97,7 +97,7 @@ MESSAGES: dict[str, str] = {
     "latency {latency}, of energy {energy}, and each point of accuracy lost {accuracy}.",
     "limits_kept": "Limits: {limits}. {refused} of {all} rows break them.",
     "limit_max": "{name} at most {value}", "limit_min": "{name} at least {value}", "no_limits": "none",
-    "naive_out": "The {n} naive rows (V1) are shown for comparison and cannot be chosen.",
+    "naive_out": "Naive rows (V1, {n} here) are shown for comparison and cannot be chosen.",
     "pick": "Pick: {row}. Top-1 {top1} ({change} against dense), file {mb} ({smaller} smaller), {speed} the dense "
     "speed; worth {score}.",
     "pick_dense": "Pick: the dense model. Nothing that keeps the limits is worth more under these priorities.",

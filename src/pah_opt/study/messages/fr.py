@@ -55,9 +55,9 @@ MESSAGES: dict[str, str] = {
     "masks_double": "Avec ses masques, le fichier de {row} fait {mb}, {x} les {dense} du modèle dense ; sans eux il "
     "fait encore {removed} : des zéros seuls n'économisent rien.",
     "zeros_stored": "Enregistré sans ses zéros, {row} ({zeros} de zéros) prend {mb} au lieu de {dense}.",
-    "zeros_no_faster": "Les zéros n'accélèrent rien : des {n} lignes qui n'ont que des zéros, la médiane va à {x} "
-    "la vitesse du modèle dense, car les noyaux denses multiplient les zéros comme tout autre nombre.",
-    "zeros_faster": "La médiane des {n} lignes qui n'ont que des zéros est plus rapide : {x} la vitesse du dense.",
+    "zeros_no_faster": "Les zéros n'accélèrent rien : les lignes qui n'ont que des zéros ({n}) vont à {x} la "
+    "vitesse du modèle dense (médiane), car les noyaux denses multiplient les zéros comme tout autre nombre.",
+    "zeros_faster": "Les lignes qui n'ont que des zéros ({n}) sont plus rapides : {x} la vitesse du dense (médiane).",
     "sparsity_bearable": "Jusqu'à {zeros} de zéros ({row}), la perte reste dans la limite de {limit} : {change}.",
     "sparsity_too_much": "À partir de {zeros} de zéros ({row}), la perte la dépasse : {change}.",
     "improved": "{row} garde {top1} là où {before} avait {top1_before} : {points} de plus, avec un fichier de {mb}.",
@@ -97,7 +97,7 @@ MESSAGES: dict[str, str] = {
     "{size}, la latence {latency}, l'énergie {energy}, et chaque point d'exactitude perdu {accuracy}.",
     "limits_kept": "Limites : {limits}. {refused} lignes sur {all} ne les tiennent pas.",
     "limit_max": "{name} d'au plus {value}", "limit_min": "{name} d'au moins {value}", "no_limits": "aucune",
-    "naive_out": "Les {n} lignes naïves (V1) sont là pour comparer et ne peuvent être choisies.",
+    "naive_out": "Les lignes naïves (V1, {n} ici) sont là pour comparer et ne peuvent être choisies.",
     "pick": "Choix : {row}. Top-1 {top1} ({change} par rapport au dense), fichier de {mb} ({smaller} plus petit), "
     "{speed} la vitesse du dense ; valeur : {score}.",
     "pick_dense": "Choix : le modèle dense. Rien qui tienne les limites ne vaut plus sous ces priorités.",
