@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pah_opt.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
+    from importlib.abc import Traversable
 
 
 def packaged_recipes(folder: Traversable) -> tuple[Recipe, ...]:
