@@ -53,13 +53,14 @@ def quiet_imports() -> Iterator[None]:
             logging.getLogger(name).removeFilter(drop)
 
 
-@contextmanager
-def quiet_compiling() -> Iterator[None]:
-    """Drop what torch says of its own doings while it compiles, inside the block, and import noise with it."""
-    with quiet_imports(), warnings.catch_warnings():
-        for category, message in _COMPILER_NOISE:
-            warnings.filterwarnings("ignore", message=message, category=category)
-        yield
+def quiet_compiling() -> None:
+    """Have this process ignore, from now on, what torch says of its own doings while it compiles.
+
+    Compiled code compiles itself again inside any call, for other shapes or states: a block around each call would
+    cost time, and changing filters back and forth is not safe between threads.
+    """
+    for category, message in _COMPILER_NOISE:
+        warnings.filterwarnings("ignore", message=message, category=category)
 
 
 @contextmanager

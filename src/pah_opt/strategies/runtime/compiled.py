@@ -6,14 +6,12 @@ import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from pah_opt.errors import UnsupportedModelError
 from pah_opt.models.quiet import quiet_compiling, quiet_imports
 from pah_opt.strategies.runtime.agreement import check_agreement, example_logits, example_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable
 
     from torch import nn
 
@@ -44,7 +42,6 @@ class GuardedCall:
         self.on_failure = on_failure
         self.failure: str | None = None
         """Why it could not be compiled; None as long as it was."""
-        self._seen: set[Hashable] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module.
@@ -53,21 +50,11 @@ class GuardedCall:
             UnsupportedModelError: it cannot be compiled, and ``on_failure`` is ``error``.
         """
         try:
-            return self._run(args, kwargs)
+            return self.compiled(*args, **kwargs)
         except Exception as error:  # the compiler's errors have no common base; others are raised again
             if not is_compiler_error(error):
                 raise
             return self._fall_back(error, args, kwargs)
-
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the compiled call; where that may mean to compile first, quietly."""
-        kind = _kind_of((*args, *kwargs.values()))
-        if kind in self._seen:  # changing filters at every call would cost time, and is not safe between threads
-            return self.compiled(*args, **kwargs)
-        with quiet_compiling():
-            output = self.compiled(*args, **kwargs)
-        self._seen.add(kind)
-        return output
 
     def _fall_back(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         plain: Callable[..., Any] = self.module._call_impl  # noqa: SLF001  # what __call__ runs when not compiled
@@ -81,12 +68,6 @@ class GuardedCall:
         warnings.warn(f"{message}; it runs as it was", CompileFallbackWarning, stacklevel=2)
         self.module._compiled_call_impl = None  # noqa: SLF001  # what module.compile() sets
         return output
-
-
-def _kind_of(values: Iterable[Any]) -> Hashable:
-    """Return what torch compiles anew for: shapes and types of tensors, and whether gradients are wanted."""
-    shapes = tuple((value.shape, value.dtype, value.device) for value in values if isinstance(value, torch.Tensor))
-    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), shapes
 
 
 def is_compiler_error(error: BaseException) -> bool:
@@ -120,6 +101,7 @@ def compile_lazily(model: nn.Module, config: CompileConfig) -> nn.Module:
     """
     if getattr(model, "_compiled_call_impl", None) is not None:
         raise UnsupportedModelError(f"{type(model).__name__} is compiled already; compile a model once")
+    quiet_compiling()
     model.compile(mode=_mode(config), dynamic=config.dynamic, fullgraph=config.fullgraph, backend=config.backend)
     # module.compile() puts its code there, a copy of the module leaves it out, and calling the module runs it.
     made: Any = model._compiled_call_impl  # noqa: SLF001
@@ -141,6 +123,7 @@ def compile_checked(model: nn.Module, config: CompileConfig, context: Context) -
     pixels = example_pixels(model, context)
     before = example_logits(model, context, pixels)
     graphs_before = _graph_counts()
+    quiet_compiling()  # here too: the block below puts filters back
     with quiet_imports(), warnings.catch_warnings():
         warnings.simplefilter("ignore", CompileFallbackWarning)  # the record says it
         call = guarded_call(compile_lazily(model, config))
