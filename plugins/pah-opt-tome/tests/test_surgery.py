@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def test_macs_fall_as_the_number_of_tokens_says() -> None:
     planned = pah_opt.plan(model, pah_opt.Recipe(steps=[pah_opt.Step.of("tome", r=4)]))
     tokens = [17, 13, 9, 5]
     saved = 0
-    for before, after in zip(tokens, tokens[1:], strict=False):
+    for before, after in pairwise(tokens):
         full = 17
         saved += (full - before) * 4 * hidden * hidden  # the projections
         saved += 2 * (full**2 - before**2) * hidden  # scores and sums
