@@ -64,8 +64,8 @@ _ADVICE = "copy or download it again"
 
 
 def hashing_pool() -> ThreadPoolExecutor:
-    """Return threads for hashing; hashlib lets them run at the same time."""
-    return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="sha256")
+    """Return threads for hashing, and one more that waits for the disk; hashlib lets them run at the same time."""
+    return ThreadPoolExecutor(max_workers=1 + min(8, os.cpu_count() or 1), thread_name_prefix="sha256")
 
 
 def _sha256(parts: list[memoryview]) -> str:
@@ -76,9 +76,9 @@ def _sha256(parts: list[memoryview]) -> str:
 
 
 class HashingWriter:
-    """Writes to a file and hashes what it writes at the same time, in other threads.
+    """Writes to a file, hashes what it writes and has it flushed to the disk, all at the same time, in other threads.
 
-    Buffers must not change until :meth:`digest` has returned; few are held at a time.
+    Whoever flushes the file afterwards then finds little left to wait for. Buffers must not change until :meth:`digest` has returned; few are held at a time.
 
     Args:
         file: where to write, from its current position.
@@ -92,6 +92,8 @@ class HashingWriter:
         self._piece: list[memoryview] = []
         self._room = PIECE_BYTES
         self._pieces: list[Future[str]] = []
+        self._descriptor = _descriptor(file)
+        self._flushing: Future[None] | None = None
 
     def write(self, data: bytes | memoryview) -> None:
         """Write all of ``data``."""
@@ -106,13 +108,34 @@ class HashingWriter:
                 self._end_piece()
 
     def digest(self) -> Digest:
-        """Return size and checksums of everything written."""
+        """Return size and checksums of everything written.
+
+        Raises:
+            OSError: the disk did not take it.
+        """
         if self._piece or not self._pieces:
             self._end_piece()
+        if self._flushing is not None:
+            self._flushing.result()
         return Digest(self._size, tuple(piece.result() for piece in self._pieces))
 
     def _end_piece(self) -> None:
         self._pieces.append(self._pool.submit(_sha256, self._piece))
         self._piece, self._room = [], PIECE_BYTES
+        self._flush_behind()
         if len(self._pieces) > PENDING_PIECES:
             self._pieces[-PENDING_PIECES].result()
+
+    def _flush_behind(self) -> None:
+        if self._descriptor is None or (self._flushing is not None and not self._flushing.done()):
+            return
+        if self._flushing is not None:
+            self._flushing.result()  # the system reports a failed write once: it must not get lost here
+        self._flushing = self._pool.submit(os.fsync, self._descriptor)
+
+
+def _descriptor(file: BinaryIO) -> int | None:
+    try:
+        return file.fileno()
+    except OSError:  # in memory
+        return None
