@@ -221,7 +221,7 @@ class Bench:
         """Write everything measured so far."""
         head = {
             "model": Path(self.source.name).name,
-            "test": self.data.test.name,
+            "test": self.data.test.name.rpartition("/")[2],
             "threads": torch.get_num_threads(),
             "torch": torch.__version__, "calibration_images": self.calibration,
             "dense_file_bytes": stored_bytes(self.source.model),
@@ -232,8 +232,22 @@ class Bench:
         temporary.replace(self.results)
 
 
+def page(results: dict[str, Any]) -> str:
+    """Render the results file as a page of the documentation."""
+    return (
+        "# Measured figures\n\n"
+        f"Made by `benchmarks/strategies.py` from `benchmarks/results/strategies.json`: `{results['model']}`, "
+        f"judged on `{results['test']}` (images that no step saw), {results['calibration_images']} calibration images, "
+        f"{results['threads']} threads, torch {results['torch']}; the dense file has "
+        f"{results['dense_file_bytes'] / 1e6:.1f} MB. Changes are paired by image, with a bootstrap interval; a tick "
+        "says whether the aim is reached. *Speed* is the dense model's time over the row's, batch "
+        f"{LATENCY_BATCH}, in turns: eager, or both compiled for int8 products. Rows that are not here were not run "
+        "yet.\n\n" + table(results)
+    )
+
+
 def table(results: dict[str, Any]) -> str:
-    """Render the results file as Markdown."""
+    """Render the results as a Markdown table."""
     lines = [
         "| Family | Strength | Method | Top-1 | Change, pt (95 %) | Aim | MACs | Non-zero | File, MB | Speed |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -254,7 +268,7 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     """Run what was asked for and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model")
     parser.add_argument("--data", default="uoft-cs/cifar10")
     parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--test-limit", type=int, default=2000)
@@ -262,7 +276,13 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=256)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--page-only", action="store_true", help="write the page from the results that are there")
     options = parser.parse_args()
+    if options.page_only:
+        options.table.write_text(page(json.loads(options.results.read_text())))
+        return
+    if options.model is None:
+        parser.error("give --model")
     source = Source.load(options.model, options.data, train_limit=options.train_limit, test_limit=options.test_limit)
     if source.data is None:
         parser.error("there are no images")
@@ -271,7 +291,7 @@ def main() -> None:
     # Those with an aim first: whoever stops early has what the aims are judged by.
     for row in sorted(rows, key=lambda row: row.limit_pp is None):
         bench.run(row)
-    options.table.write_text(table(json.loads(options.results.read_text())))
+    options.table.write_text(page(json.loads(options.results.read_text())))
 
 
 if __name__ == "__main__":
