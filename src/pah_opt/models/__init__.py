@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pah_opt.models.adapters.facts import Fact
+    from pah_opt.models.adapters.huggingface import HuggingFaceAdapter
+    from pah_opt.models.adapters.names import AttentionNames, FamilyNames, MlpNames
     from pah_opt.models.finding import find_adapter
     from pah_opt.models.outputs import logits_of
     from pah_opt.models.pretrained import LoadedModel, load_model
@@ -16,7 +19,12 @@ if TYPE_CHECKING:
     from pah_opt.models.state import model_problems, state_tags
 
 _HOMES = {
+    "AttentionNames": "pah_opt.models.adapters.names",
+    "Fact": "pah_opt.models.adapters.facts",
+    "FamilyNames": "pah_opt.models.adapters.names",
+    "HuggingFaceAdapter": "pah_opt.models.adapters.huggingface",
     "LoadedModel": "pah_opt.models.pretrained",
+    "MlpNames": "pah_opt.models.adapters.names",
     "find_adapter": "pah_opt.models.finding",
     "load_model": "pah_opt.models.pretrained",
     "logits_of": "pah_opt.models.outputs",
@@ -27,7 +35,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "AttentionNames",
+    "Fact",
+    "FamilyNames",
+    "HuggingFaceAdapter",
     "LoadedModel",
+    "MlpNames",
     "find_adapter",
     "load_model",
     "logits_of",
