@@ -9,6 +9,7 @@ import torch
 
 import pah_opt
 from pah_opt.data import TensorSplit
+from pah_opt.measure.settings import MeasureSettings
 from pah_opt.progress import Progress
 from pah_opt.search import loop
 from pah_opt.splits import Data
@@ -35,4 +36,5 @@ space = "steps: [{use: magnitude-pruning, with: {sparsity: {low: 0.1, high: 0.9}
 trials = int(sys.argv[2]) if len(sys.argv) > 2 else 10_000
 data = Data(test=splits[1], train=splits[0])
 pah_opt.search(model, data, {"minimise": "size", "top1_drop_pp": 99}, space=space, out=folder, trials=trials,
+               measure=MeasureSettings.quick(groups={"accuracy"}),
                progress=Progress())  # fmt: skip
