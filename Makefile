@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check lint types imports docs benchmarks clean
+.PHONY: help demo test check lint types imports docs plugins wheels benchmarks clean
 
 help:            ## show this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -30,6 +30,7 @@ lint: .venv/dev.stamp           ## formatting and lint
 
 types: .venv/dev.stamp          ## mypy --strict
 	$(BIN)/mypy
+	$(BIN)/mypy plugins/*/src/*
 
 imports: .venv/dev.stamp        ## the directions of imports
 	$(BIN)/lint-imports
@@ -37,7 +38,20 @@ imports: .venv/dev.stamp        ## the directions of imports
 docs: .venv/dev.stamp           ## the documentation site, in out/site; a warning fails it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir out/site
 
-check: lint types imports docs test  ## everything that CI runs
+plugins: .venv/dev.stamp        ## build the plugins' wheels, install them apart, run their tests
+	rm -rf build/plugins
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w build/plugins/wheels ./plugins/*/
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/plugins/site build/plugins/wheels/*.whl
+	PYTHONPATH=build/plugins/site $(RUN) pytest -n 2 --dist worksteal plugins
+
+wheels:          ## the same in an environment of their own, from the wheels of library and plugins; takes minutes
+	rm -rf build/wheels
+	$(PYTHON) -m venv build/wheels/venv
+	build/wheels/venv/bin/pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheels . ./plugins/*/
+	build/wheels/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt build/wheels/*.whl accelerate pytest hypothesis
+	build/wheels/venv/bin/python -m pytest plugins
+
+check: lint types imports docs test plugins  ## everything that CI runs
 
 clean:           ## remove what these commands made
 	rm -rf .venv out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

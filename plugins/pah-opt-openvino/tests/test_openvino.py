@@ -1,0 +1,76 @@
+"""OpenVINO as a step: the contract, agreement with torch, what is quantized, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from pah_opt_openvino.running import packed, unpacked
+
+import pah_opt
+from pah_opt.errors import ArtifactError, RecipeError
+from pah_opt.models.engine import kept_graph
+from pah_opt.testing import PARTNERS, OptimizerContract, tiny_data, tiny_images, tiny_vit
+
+
+class Narrow(OptimizerContract):
+    """Exporting takes seconds: two layouts and three partners stand for the others."""
+
+    __test__ = False
+    compatible_layouts = ("hf-vit", "timm-vit")
+    partners: ClassVar = {name: PARTNERS[name] for name in ("structured-pruning", "torchao", "bitsandbytes")}
+
+    def test_refuses_the_other_layouts(self) -> None:
+        """It works on them too."""
+
+
+class TestOpenVino(Narrow):
+    __test__ = True
+    optimizer = "openvino"
+    parameters: ClassVar = {"threads": 1}
+
+
+class TestNncf(Narrow):
+    __test__ = True
+    optimizer = "nncf"
+    parameters: ClassVar = {"threads": 1, "images": 8, "batch_size": 4}
+
+
+def made(model: Any, *steps: pah_opt.Step) -> Any:
+    return pah_opt.apply(model, pah_opt.Recipe(steps=steps), tiny_data(), on_collapse="ignore")
+
+
+def test_the_engine_answers_what_torch_answers() -> None:
+    model, images = tiny_vit(), tiny_images(5)
+    with torch.inference_mode():
+        wanted = model(images).logits
+    assert torch.allclose(made(model, pah_opt.Step.of("openvino")).model(images).logits, wanted, atol=1e-4)
+
+
+def test_nncf_quantizes_the_blocks_and_not_the_classifier() -> None:
+    artifact = made(tiny_vit(), pah_opt.Step.of("nncf", images=16, batch_size=4))
+    graph = unpacked(kept_graph(artifact.model))
+    constants = [op for op in graph.get_ops() if op.get_type_name() == "Constant"]
+    int8 = [tuple(op.get_output_shape(0)) for op in constants if op.get_output_element_type(0).get_type_name() == "i8"]
+    assert sum(len(shape) == 2 for shape in int8) == 2 * 6
+    assert not any(10 in shape for shape in int8)
+    images = tiny_images(20)
+    with torch.inference_mode():
+        wanted = copy.deepcopy(artifact.model)(images).logits
+    change = (artifact.model(images).logits - wanted).abs().max() / wanted.abs().max()
+    assert 0 < float(change) < 0.15
+
+
+def test_a_damaged_graph_is_refused() -> None:
+    graph = kept_graph(made(tiny_vit(), pah_opt.Step.of("nncf", images=4, batch_size=4)).model)
+    assert packed(unpacked(graph))[:8] == graph[:8]
+    with pytest.raises(ArtifactError, match="damaged"):
+        unpacked(graph[:100])
+
+
+def test_nothing_follows_an_engine() -> None:
+    steps = (pah_opt.Step.of("openvino"), pah_opt.Step.of("magnitude-pruning", sparsity=0.5))
+    with pytest.raises(RecipeError, match="this order works: magnitude-pruning, openvino"):
+        made(tiny_vit(), *steps)
