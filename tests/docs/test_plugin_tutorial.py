@@ -25,7 +25,7 @@ def test_every_block_of_the_tutorial_runs_in_order(tmp_path: Path, monkeypatch: 
     try:
         for language, code in BLOCKS:
             if language == "python":
-                exec(compile(code, "docs/plugins.md", "exec", dont_inherit=True), names)  # its own page, from this repository
+                exec(compile(code, "docs/plugins.md", "exec", dont_inherit=True), names)
             else:
                 for line in code.splitlines():
                     program, *arguments = shlex.split(line)

@@ -78,7 +78,8 @@ def _sha256(parts: list[memoryview]) -> str:
 class HashingWriter:
     """Writes to a file, hashes what it writes and has it flushed to the disk, all at the same time, in other threads.
 
-    Whoever flushes the file afterwards then finds little left to wait for. Buffers must not change until :meth:`digest` has returned; few are held at a time.
+    Whoever flushes the file afterwards then finds little left to wait for. Buffers must not change until
+    :meth:`digest` has returned; few are held at a time.
 
     Args:
         file: where to write, from its current position.
