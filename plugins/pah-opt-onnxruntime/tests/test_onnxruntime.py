@@ -14,16 +14,13 @@ from pah_opt.errors import RecipeError, UnsupportedModelError
 from pah_opt.models.engine import kept_graph
 from pah_opt.testing import PARTNERS, OptimizerContract, tiny_data, tiny_images, tiny_timm_vit, tiny_vit
 
-FEW = {name: PARTNERS[name] for name in ("structured-pruning", "torchao", "bitsandbytes", "compile")}
-
 
 class Narrow(OptimizerContract):
+    """Exporting takes seconds: a few layouts and partners stand for the others."""
+
     __test__ = False
-
-    """Exporting takes seconds: three layouts and four partners stand for the others."""
-
-    compatible_layouts = ("hf-vit", "timm-vit", "torchvision-vit")
-    partners = FEW
+    compatible_layouts = ("hf-vit", "timm-vit")
+    partners: ClassVar = {name: PARTNERS[name] for name in ("structured-pruning", "bitsandbytes")}
 
     def test_refuses_the_other_layouts(self) -> None:
         """It works on them too."""
@@ -39,7 +36,8 @@ class TestOnnxRuntimeInt8(Narrow):
     __test__ = True
     optimizer = "onnxruntime-int8"
     parameters: ClassVar = {"threads": 1, "images": 8}
-    compatible_layouts = ("hf-vit", "timm-vit")
+    compatible_layouts = ("hf-vit",)
+    partners: ClassVar = {"bitsandbytes": PARTNERS["bitsandbytes"]}
 
 
 def made(model: Any, *steps: pah_opt.Step) -> Any:

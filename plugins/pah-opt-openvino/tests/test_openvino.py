@@ -16,11 +16,11 @@ from pah_opt.testing import PARTNERS, OptimizerContract, tiny_data, tiny_images,
 
 
 class Narrow(OptimizerContract):
-    """Exporting takes seconds: two layouts and three partners stand for the others."""
+    """Exporting takes seconds: a few layouts and partners stand for the others."""
 
     __test__ = False
     compatible_layouts = ("hf-vit", "timm-vit")
-    partners: ClassVar = {name: PARTNERS[name] for name in ("structured-pruning", "torchao", "bitsandbytes")}
+    partners: ClassVar = {name: PARTNERS[name] for name in ("structured-pruning", "bitsandbytes")}
 
     def test_refuses_the_other_layouts(self) -> None:
         """It works on them too."""
@@ -36,6 +36,8 @@ class TestNncf(Narrow):
     __test__ = True
     optimizer = "nncf"
     parameters: ClassVar = {"threads": 1, "images": 8, "batch_size": 4}
+    compatible_layouts = ("hf-vit",)
+    partners: ClassVar = {"bitsandbytes": PARTNERS["bitsandbytes"]}
 
 
 def made(model: Any, *steps: pah_opt.Step) -> Any:
