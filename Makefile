@@ -22,7 +22,7 @@ demo: .venv/demo.stamp          ## train a small ViT on real images, run recipes
 	$(BIN)/pah-opt demo --out out/demo
 
 test: .venv/dev.stamp           ## run the tests
-	$(RUN) pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist worksteal  # one thread a worker: more would wait for one another
 
 lint: .venv/dev.stamp           ## formatting and lint
 	$(BIN)/ruff check .
@@ -42,7 +42,7 @@ plugins: .venv/dev.stamp        ## build the plugins' wheels, install them apart
 	rm -rf build/plugins
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w build/plugins/wheels ./plugins/*/
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/plugins/site build/plugins/wheels/*.whl
-	PYTHONPATH=build/plugins/site $(RUN) pytest -n 2 --dist worksteal plugins
+	OMP_NUM_THREADS=1 PYTHONPATH=build/plugins/site $(RUN) pytest -n 2 --dist worksteal plugins
 
 wheels:          ## the same in an environment of their own, from the wheels of library and plugins; takes minutes
 	rm -rf build/wheels

@@ -72,9 +72,9 @@ def test_version(run: Run) -> None:
 
 
 def test_an_unknown_command_is_refused_with_the_nearest(run: Run) -> None:
-    result = run("plugin")
+    result = run("plugns")
     assert result.exit_code == 2
-    assert "there is no command 'plugin'; did you mean 'plugins'?" in result.stderr
+    assert "there is no command 'plugns'; did you mean 'plugins'?" in result.stderr
 
 
 def test_an_unknown_command_unlike_any_is_refused_with_all(run: Run) -> None:
