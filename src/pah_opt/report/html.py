@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from pah_opt.report import svg
 from pah_opt.report.details import details
 from pah_opt.report.notes import all_notes, conditions
+from pah_opt.report.page import page
 from pah_opt.report.pareto import AXES, Axis, points
 from pah_opt.report.summary import summary
 
 if TYPE_CHECKING:
     from pah_opt.report.schema import Report
 
-# Nothing may be fetched or run, whatever a model's name or a plugin's text contains.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-
 
 def to_html(report: Report) -> str:
     """Render the page."""
     title = "Comparison" if report.candidates else report.baseline_id
-    style = (files("pah_opt.report") / "page.css").read_text(encoding="utf-8")
     body = "\n".join((_head(report, title), _summary(report), _plots(report), details(report), _conditions(report)))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)} - pah_opt</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return page(title, body)
 
 
 def _head(report: Report, title: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from pah_opt.recipe import Recipe
 from pah_opt.recipe.files import to_yaml
 from pah_opt.report import svg
-from pah_opt.report.html import POLICY
 from pah_opt.report.numbers import decimals, figures, megabytes
+from pah_opt.report.page import page
 from pah_opt.report.pareto import AxisOf, Point
 
 if TYPE_CHECKING:
@@ -28,15 +27,8 @@ COLUMNS = ("recipe", "state", "top-1 lost, pp", "file, MB", "latency, ms", "spee
 def to_html(result: SearchResult) -> str:
     """Render the page."""
     title = f"Search {result.space.name}"
-    style = (files("pah_opt.report") / "page.css").read_text(encoding="utf-8")
     body = "\n".join((_head(result, title), _pick(result), _plots(result), _importances(result), _trials(result)))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)} - pah_opt</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return page(title, body)
 
 
 def _head(result: SearchResult, title: str) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pah_opt.report.files import write
-from pah_opt.report.html import POLICY
 from pah_opt.report.markdown import table as markdown_table
+from pah_opt.report.page import page
 from pah_opt.study.choice import choose
 from pah_opt.study.document import Bullets, Heading, Pairs, Paragraph, Plot, document
 from pah_opt.study.messages import Observation, Wording
@@ -89,16 +89,9 @@ def to_markdown(blocks: Sequence[Block]) -> str:
 
 def to_html(blocks: Sequence[Block], lang: Lang) -> str:
     """Render blocks as one self-contained page: no script, no network; light and dark, phone and desktop."""
-    style = (files("pah_opt.report") / "page.css").read_text(encoding="utf-8")
-    style += (files("pah_opt.study") / "study.css").read_text(encoding="utf-8")
+    style = (files("pah_opt.study") / "study.css").read_text(encoding="utf-8")
     title = next((block.text for block in blocks if isinstance(block, Heading)), "pah_opt")
-    return (
-        f'<!doctype html>\n<html lang="{lang}">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)} - pah_opt</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{_body(blocks)}\n</main>\n</body>\n</html>\n"
-    )
+    return page(title, _body(blocks), lang=lang, style=style)
 
 
 def _body(blocks: Sequence[Block]) -> str:
