@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 
 
-class _Data(BaseModel):
-    """Frozen data whose mistakes are RecipeErrors."""
+class FrozenData(BaseModel):
+    """Frozen data that users write, whose mistakes are RecipeErrors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
@@ -57,7 +57,7 @@ Parameters = Annotated[
 ]
 
 
-class Step(_Data):
+class Step(FrozenData):
     """An Optimizer's name and its parameters."""
 
     use: str = Field(min_length=1)
@@ -84,7 +84,7 @@ class Step(_Data):
         return copy
 
 
-class Gate(_Data):
+class Gate(FrozenData):
     """A limit that a figure of the report must keep."""
 
     max: float | None = Field(default=None, allow_inf_nan=False)
@@ -101,7 +101,7 @@ class Gate(_Data):
         return self
 
 
-class Recipe(_Data):
+class Recipe(FrozenData):
     """Ordered steps, a seed and gates. Two recipes with the same content are equal."""
 
     name: str = Field(default="recipe", pattern=NAME_PATTERN, max_length=100)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pah_opt.recipe.schema import Gate
-from pah_opt.search.data import SearchData
+from pah_opt.recipe.schema import FrozenData, Gate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +19,7 @@ FIGURES: dict[Objective, str] = {
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Budget(SearchData):
+class Budget(FrozenData):
     """Limits that a recipe must keep, and the cost that is minimised within them."""
 
     minimise: Objective = "latency"

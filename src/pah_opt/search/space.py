@@ -13,9 +13,8 @@ from pah_opt.errors import Place, Problem, RecipeError, nearest_name
 from pah_opt.recipe.files import read_mapping
 from pah_opt.recipe.mistakes import read_strictly
 from pah_opt.recipe.places import Places
-from pah_opt.recipe.schema import NAME_PATTERN, Parameters, dotted
+from pah_opt.recipe.schema import NAME_PATTERN, FrozenData, Parameters, dotted
 from pah_opt.search.budget import Budget
-from pah_opt.search.data import SearchData
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -26,7 +25,7 @@ SpaceSource: TypeAlias = "Space | str | PathLike[str]"
 TITLE = "this is not a search space"
 
 
-class Template(SearchData):
+class Template(FrozenData):
     """A step of every recipe in the space; each parameter is fixed, or says between what is chosen.
 
     A mapping that has the key ``choices``, ``low``, ``high``, ``any`` or ``per`` says between what is chosen:
@@ -47,7 +46,7 @@ class Template(SearchData):
     """Whether recipes without this step are in the space too."""
 
 
-class Space(SearchData):
+class Space(FrozenData):
     """Ordered templates of steps, from which recipes are made."""
 
     name: str = Field(default="search", pattern=NAME_PATTERN, max_length=60)
