@@ -22,8 +22,8 @@ class Narrow(OptimizerContract):
     compatible_layouts = ("hf-vit", "timm-vit")
     partners: ClassVar = {name: PARTNERS[name] for name in ("structured-pruning", "bitsandbytes")}
 
-    def test_refuses_the_other_layouts(self) -> None:
-        """It works on them too."""
+    # Not a test here: the layouts that are left out are not refused, exporting them takes long.
+    test_refuses_the_other_layouts = None
 
 
 class TestOnnxRuntime(Narrow):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pah_opt.layout import ModelAdapter
+
     Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 GRAPH = "engine_graph"
@@ -86,10 +88,22 @@ def engine_call(model: nn.Module) -> EngineCall | None:
     return call if isinstance(call, EngineCall) else None
 
 
-def answers_with_mapping(model: nn.Module, pixels: Tensor) -> bool:
-    """Tell whether a model returns more than a tensor."""
+def answers_with_mapping(model: nn.Module, adapter: ModelAdapter) -> bool:
+    """Tell whether a model answers with an object that has ``.logits``, by running it once on zeros."""
+    layout = adapter.layout(model)
     with torch.inference_mode():
-        return not isinstance(model(pixels), Tensor)
+        return not isinstance(model(torch.zeros(1, layout.in_channels, *layout.image_size)), Tensor)
+
+
+def engine_state(model: nn.Module, threads: int | None) -> dict[str, Any]:
+    """Return, as JSON data, what a loaded model needs to run in its engine again.
+
+    Args:
+        model: that runs in an engine, or does not yet.
+        threads: that the engine may use; None for its own choice.
+    """
+    call = engine_call(model)
+    return {"threads": threads, "mapping": call is not None and call.mapping}
 
 
 def keep_graph(model: nn.Module, data: bytes) -> None:

@@ -14,9 +14,9 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 
 from pah_opt.errors import UnsupportedModelError
 from pah_opt.models.calibration import calibration_batches, evenly_spaced
-from pah_opt.models.engine import keep_graph, take_over
+from pah_opt.models.engine import answers_with_mapping, keep_graph, take_over
 from pah_opt_onnxruntime.exporting import export_onnx
-from pah_opt_onnxruntime.running import ENGINE, INPUT, OUTPUT, answers_like, session_runner
+from pah_opt_onnxruntime.running import ENGINE, INPUT, OUTPUT, session_runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ class Images(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime publis
 
 def run_quantized(model: nn.Module, config: OnnxRuntimeInt8Config, context: Context) -> nn.Module:
     """Export ``model``, quantize the graph, keep it with the model, and have calls of it run there."""
-    mapping = answers_like(model, context)
+    mapping = answers_with_mapping(model, context.adapter)
     with TemporaryDirectory() as folder:
         path = export_onnx(model, context.adapter.name, Path(folder, "onnx"), "onnxruntime-int8")
         graph = _quantized(path, Path(folder, "int8.onnx"), model, config, context)

@@ -7,10 +7,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime
-import torch
 
 from pah_opt.models import find_adapter
-from pah_opt.models.engine import answers_with_mapping, engine_call, kept_graph, take_over
+from pah_opt.models.engine import answers_with_mapping, kept_graph, take_over
 from pah_opt.registry import default_registry
 from pah_opt_onnxruntime.exporting import export_onnx
 
@@ -48,25 +47,13 @@ def session_runner(graph: str | bytes, threads: int | None) -> Callable[[NDArray
 
 def run_exported(model: nn.Module, threads: int | None, context: Context) -> nn.Module:
     """Export ``model`` and have calls of it run in ONNX Runtime."""
-    mapping = answers_like(model, context)
+    mapping = answers_with_mapping(model, context.adapter)
     with TemporaryDirectory() as folder:
         path = export_onnx(model, context.adapter.name, Path(folder, "onnx"), "onnxruntime")
         context.record("graph_bytes", path.stat().st_size)
         run = session_runner(str(path), threads)
     context.record("engine", f"onnxruntime {onnxruntime.__version__}")
     return take_over(model, ENGINE, run, mapping=mapping)
-
-
-def answers_like(model: nn.Module, context: Context) -> bool:
-    """Tell whether the model answers with an object that has ``.logits``."""
-    layout = context.adapter.layout(model)
-    return answers_with_mapping(model, torch.zeros(1, layout.in_channels, *layout.image_size))
-
-
-def running_state(model: nn.Module, threads: int | None) -> dict[str, Any]:
-    """Return, as JSON data, what a loaded model needs to run again."""
-    call = engine_call(model)
-    return {"threads": threads, "mapping": call is not None and call.mapping}
 
 
 def run_again(model: nn.Module, state: dict[str, Any]) -> nn.Module:

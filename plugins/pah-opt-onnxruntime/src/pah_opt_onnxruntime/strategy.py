@@ -84,9 +84,9 @@ class OnnxRuntime(_Runtime[OnnxRuntimeConfig]):
 
     def state(self, model: nn.Module, config: OnnxRuntimeConfig) -> dict[str, Any]:
         """Return how to run it again."""
-        from pah_opt_onnxruntime.running import running_state
+        from pah_opt.models.engine import engine_state
 
-        return running_state(model, config.threads)
+        return engine_state(model, config.threads)
 
     def finish(self, model: nn.Module, state: dict[str, Any]) -> nn.Module:
         """Export a loaded model again, and run it."""
@@ -131,10 +131,9 @@ class OnnxRuntimeInt8(_Runtime[OnnxRuntimeInt8Config]):
 
     def state(self, model: nn.Module, config: OnnxRuntimeInt8Config) -> dict[str, Any]:
         """Return how to run it again, and the size of the graph."""
-        from pah_opt.models.engine import kept_graph
-        from pah_opt_onnxruntime.running import running_state
+        from pah_opt.models.engine import engine_state, kept_graph
 
-        return {**running_state(model, config.threads), "graph_bytes": len(kept_graph(model))}
+        return {**engine_state(model, config.threads), "graph_bytes": len(kept_graph(model))}
 
     def restore(self, model: nn.Module, state: dict[str, Any]) -> nn.Module:
         """Make room for the graph."""

@@ -14,9 +14,9 @@ import nncf
 import openvino
 
 from pah_opt.models.calibration import calibration_batches, evenly_spaced
-from pah_opt.models.engine import keep_graph, take_over
+from pah_opt.models.engine import answers_with_mapping, keep_graph, take_over
 from pah_opt_openvino.exporting import export_openvino
-from pah_opt_openvino.running import ENGINE, answers_like, core, model_runner, packed, unpacked
+from pah_opt_openvino.running import ENGINE, core, model_runner, packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ PRESETS = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.Qua
 
 def run_quantized(model: nn.Module, config: NncfConfig, context: Context) -> nn.Module:
     """Export ``model``, quantize the graph, keep it with the model, and have calls of it run there."""
-    mapping = answers_like(model, context)
+    mapping = answers_with_mapping(model, context.adapter)
     with TemporaryDirectory() as folder:
         path = export_openvino(model, context.adapter.name, Path(folder, "openvino"), "nncf")
         graph = packed(_quantized(core().read_model(str(path)), model, config, context))

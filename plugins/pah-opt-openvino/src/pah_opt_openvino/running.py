@@ -7,11 +7,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import openvino
-import torch
 
 from pah_opt.errors import ArtifactError
 from pah_opt.models import find_adapter
-from pah_opt.models.engine import answers_with_mapping, engine_call, kept_graph, take_over
+from pah_opt.models.engine import answers_with_mapping, kept_graph, take_over
 from pah_opt.registry import default_registry
 from pah_opt_openvino.exporting import export_openvino
 
@@ -84,7 +83,7 @@ def unpacked(data: bytes) -> Any:
 
 def run_exported(model: nn.Module, threads: int | None, context: Context) -> nn.Module:
     """Export ``model`` and have calls of it run in OpenVINO."""
-    mapping = answers_like(model, context)
+    mapping = answers_with_mapping(model, context.adapter)
     run = _exported(model, context.adapter.name, threads)
     context.record("engine", f"openvino {openvino.__version__}")
     return take_over(model, ENGINE, run, mapping=mapping)
@@ -94,18 +93,6 @@ def _exported(model: nn.Module, adapter: str, threads: int | None) -> Callable[[
     with TemporaryDirectory() as folder:
         path = export_openvino(model, adapter, Path(folder, "openvino"), "openvino")
         return model_runner(core().read_model(str(path)), threads)
-
-
-def answers_like(model: nn.Module, context: Context) -> bool:
-    """Tell whether the model answers with an object that has ``.logits``."""
-    layout = context.adapter.layout(model)
-    return answers_with_mapping(model, torch.zeros(1, layout.in_channels, *layout.image_size))
-
-
-def running_state(model: nn.Module, threads: int | None) -> dict[str, Any]:
-    """Return, as JSON data, what a loaded model needs to run again."""
-    call = engine_call(model)
-    return {"threads": threads, "mapping": call is not None and call.mapping}
 
 
 def run_again(model: nn.Module, state: dict[str, Any]) -> nn.Module:

@@ -84,9 +84,9 @@ class OpenVino(_Runtime[OpenVinoConfig]):
 
     def state(self, model: nn.Module, config: OpenVinoConfig) -> dict[str, Any]:
         """Return how to run it again."""
-        from pah_opt_openvino.running import running_state
+        from pah_opt.models.engine import engine_state
 
-        return running_state(model, config.threads)
+        return engine_state(model, config.threads)
 
     def finish(self, model: nn.Module, state: dict[str, Any]) -> nn.Module:
         """Export a loaded model again, and run it."""
@@ -132,10 +132,9 @@ class Nncf(_Runtime[NncfConfig]):
 
     def state(self, model: nn.Module, config: NncfConfig) -> dict[str, Any]:
         """Return how to run it again, and the size of the graph."""
-        from pah_opt.models.engine import kept_graph
-        from pah_opt_openvino.running import running_state
+        from pah_opt.models.engine import engine_state, kept_graph
 
-        return {**running_state(model, config.threads), "graph_bytes": len(kept_graph(model))}
+        return {**engine_state(model, config.threads), "graph_bytes": len(kept_graph(model))}
 
     def restore(self, model: nn.Module, state: dict[str, Any]) -> nn.Module:
         """Make room for the graph."""
