@@ -140,7 +140,7 @@ def _batches(subject: Subject) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
 def _run(run: Callable[[NDArray[Any]], NDArray[Any]], pixels: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     try:
         logits = run(pixels)
-    except Exception as error:
+    except Exception as error:  # each engine raises types of its own
         raise ExportError(f"what was made does not run with {len(pixels)} images: {first_line(error)}") from error
     if logits.shape != shape:
         raise ExportError(f"what was made gives logits of shape {logits.shape}, the artifact gives {shape}")

@@ -35,7 +35,7 @@ def write(subject: Subject, folder: Path) -> dict[str, Any]:
             torch._inductor.aoti_compile_and_package(program, package_path=str(folder / FILE))  # noqa: SLF001  # its documented home
     except OSError:
         raise
-    except Exception as error:
+    except Exception as error:  # the compiler's errors have no common base
         raise ExportError(f"AOTInductor cannot compile the model: {first_line(error)}") from error
     return {"operators": counts, "settings": {"cpu_capability": torch.backends.cpu.get_cpu_capability()}}
 

@@ -59,7 +59,7 @@ def write(subject: Subject, folder: Path, rounding: Rounding = "own") -> dict[st
             program.save(folder / FILE, external_data=_bytes(classifier) > LARGEST_BYTES)
     except OSError:
         raise
-    except Exception as error:
+    except Exception as error:  # the exporter's errors have no common base
         raise ExportError(f"torch.onnx.export cannot write the model: {first_line(error)}") from error
     notes = (
         [] if dtype is None else ["bfloat16 weights are stored and computed in float32: CPUs' kernels have no other"]

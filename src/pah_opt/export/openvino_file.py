@@ -40,7 +40,7 @@ def write(subject: Subject, folder: Path) -> dict[str, Any]:
             with quiet():
                 model = openvino.convert_model(str(Path(beside, onnx_file.FILE)))
                 openvino.save_model(model, str(folder / FILE), compress_to_fp16=False)
-        except Exception as error:
+        except Exception as error:  # its errors have no common base
             raise ExportError(f"OpenVINO cannot convert the model: {first_line(error)}") from error
         counts = Counter(operation.get_type_name() for operation in model.get_ops())
     integers = {"int8 constants": _int8_constants(model), "FakeQuantize": counts["FakeQuantize"]}

@@ -75,7 +75,7 @@ def program_of(classifier: Classifier, subject: Subject) -> torch.export.Exporte
     try:
         with quiet(), torch.no_grad():
             program = torch.export.export(classifier, (traced_input(subject),), dynamic_shapes=dynamic_batch())
-    except Exception as error:
+    except Exception as error:  # tracing runs foreign modules, which may raise anything
         raise ExportError(f"torch.export cannot trace the model: {_why(error)}") from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)

@@ -113,7 +113,7 @@ class Loop:
         self._running += 1
         try:
             self.engine.start(Job(trial, recipe, Rivals.of(self.records, self.budget.figure), record))
-        except BaseException:
+        except BaseException:  # an interrupt too: a trial that never began must not stay open
             self.study.drop(trial)
             raise
 
