@@ -65,9 +65,14 @@ class Row:
     compiled: bool = False
 
     @property
+    def title(self) -> str:
+        """The row in words."""
+        return f"{self.family} {self.strength} {self.method}"
+
+    @property
     def recipe(self) -> Recipe:
         """The row as a recipe."""
-        name = "-".join(f"{self.family} {self.strength} {self.method}".replace("%", "").replace(":", "of").split())
+        name = "-".join(self.title.replace("%", "").replace(":", "of").split())
         return Recipe(name="".join(c for c in name if c.isalnum() or c == "-"), steps=self.steps)
 
 
@@ -79,6 +84,9 @@ def unstructured() -> list[Row]:
         for method, use in (("magnitude", "magnitude-pruning"), ("wanda", "wanda"), ("sparsegpt", "sparsegpt"))
         if share >= 0.5 or method != "wanda"
     ]
+    for share in (0.1, 0.3, 0.5, 0.7):
+        steps = (Step.of("sparsegpt", sparsity=share, solver="obs"),)
+        rows.append(Row("unstructured", f"{share:.0%}", "sparsegpt, solver obs", None, steps))
     recovered = (Step.of("sparsegpt", sparsity=0.9), Step.of("recover", **RECOVER))
     rows.append(Row("unstructured", "90%", "sparsegpt + recover", 3.0, recovered))
     for method, use in (("magnitude", "magnitude-pruning"), ("sparsegpt", "sparsegpt")):
@@ -271,6 +279,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--data", default="uoft-cs/cifar10")
     parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose strength and method contain this")
     parser.add_argument("--test-limit", type=int, default=2000)
     parser.add_argument("--train-limit", type=int, default=4000)
     parser.add_argument("--calibration", type=int, default=256)
@@ -287,7 +296,7 @@ def main() -> None:
     if source.data is None:
         parser.error("there are no images")
     bench = Bench(source, source.data, options.results, options.calibration)
-    rows = [row for section in options.sections for row in SECTIONS[section]()]
+    rows = [row for section in options.sections for row in SECTIONS[section]() if options.only in row.title]
     # Those with an aim first: whoever stops early has what the aims are judged by.
     for row in sorted(rows, key=lambda row: row.limit_pp is None):
         bench.run(row)

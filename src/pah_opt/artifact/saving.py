@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,9 +85,11 @@ class _Writer:
     def write(self, folder: Path) -> None:
         artifact, model = self._artifact, without_compilation(self._artifact.model)
         environment = artifact.environment or environment_of_this_process()
-        description = Description.of(artifact, describe_structure(model, self._adapter), environment)
+        with ThreadPoolExecutor(1) as beside:  # writing and hashing leave an interpreter free for it
+            structure = beside.submit(describe_structure, model, self._adapter)
+            self._write_tensors(folder / files.WEIGHTS, Weights.of(model), compress=self._compress)
+        description = Description.of(artifact, structure.result(), environment)
         self._write(folder / files.DESCRIPTION, description.to_bytes())
-        self._write_tensors(folder / files.WEIGHTS, Weights.of(model), compress=self._compress)
         examples = artifact.examples or make_examples(artifact.model, self._adapter)
         self._write_tensors(folder / files.EXAMPLES, Weights.of_tensors(_named(examples._asdict())))
         for name, data in ((files.PROCESSOR, artifact.processor), (files.REPORT, artifact.report)):

@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import shutil
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -98,6 +99,7 @@ def replace_folder(
     _refuse(path, overwrite=overwrite, may_replace=may_replace)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
+    _Releaser.wait()
     new = _hidden(path, UNFINISHED)
     new.mkdir()
     try:
@@ -108,7 +110,7 @@ def replace_folder(
             _put(new, path, overwrite=overwrite)
             sync_folder(path.parent)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        _remove(new)
 
 
 def whole_folder(target: str | os.PathLike[str]) -> Path:
@@ -202,4 +204,42 @@ def _make_room(new: Path, target: Path) -> None:
         if not target.exists():
             old.rename(target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder at once, and have the space of its files given back in another thread.
+
+    Giving back takes about as long as writing a third of the files did, and nobody needs to wait for it: the names are
+    gone when this returns, and the space with the last descriptor, or with the process.
+    """
+    held: list[int] = []
+    if os.name == "posix":
+        for path in folder.glob("*"):
+            with suppress(OSError):
+                held.append(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
+    shutil.rmtree(folder, ignore_errors=True)
+    _Releaser.close(held)
+
+
+class _Releaser:
+    """Closes descriptors of removed files in another thread."""
+
+    _thread: threading.Thread | None = None
+
+    @classmethod
+    def close(cls, descriptors: list[int]) -> None:
+        """Close them, soon."""
+
+        def work() -> None:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+        cls._thread = threading.Thread(target=work, name="release", daemon=True)
+        cls._thread.start()
+
+    @classmethod
+    def wait(cls) -> None:
+        """Wait until the space is free: whoever writes again on a nearly full disk may need it."""
+        if cls._thread is not None:
+            cls._thread.join()

@@ -31,7 +31,8 @@ def fill_model(model: nn.Module, reader: WeightsReader, device: torch.device) ->
     """
     held = list(held_tensors(model))
     _check_names({item.path for item in held}, reader)
-    _Filler(reader, device).fill(held)
+    with reader.decoding_ahead():
+        _Filler(reader, device).fill(held)
 
 
 def _check_names(wanted: set[str], reader: WeightsReader) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +20,7 @@ from pah_opt.storage.weights import ALIGNMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from concurrent.futures import Future
 
 MAPPED_BYTES = 2**16
 """Tensors from this size on are used where they are mapped; smaller ones are copied and hold no mapping."""
@@ -42,6 +46,7 @@ class WeightsReader:
         self._encodings = {**_dense(header.starts, self.index.encodings), **self.index.encodings}
         self._common = set(self.index.parts.values())
         self._decoded: dict[str, Tensor] = {}
+        self._ahead: dict[str, Future[Tensor]] = {}
         self._check_entries()
 
     @property
@@ -58,16 +63,31 @@ class WeightsReader:
         name = self.index.parts.get(name, name)
         if name not in self._encodings:
             raise ArtifactError(f"{self.name} holds no {name!r}")
+        if name in self._ahead:
+            return self._ahead.pop(name).result()
         if name not in self._common:
             return self._decode(name)
         if name not in self._decoded:
             self._decoded[name] = self._decode(name)
         return self._decoded[name]
 
+    @contextmanager
+    def decoding_ahead(self) -> Iterator[None]:
+        """Decode what takes time to decode, each leaf once, in several threads, while the block asks for leaves."""
+        encoded = [name for name in self.index.encodings if name not in self._common]
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode") as pool:
+            self._ahead = {name: pool.submit(self._decode, name) for name in encoded}
+            try:
+                yield
+            finally:
+                pool.shutdown(cancel_futures=True)
+                self._ahead = {}
+
     def decoded_bytes(self) -> int:
         """Return the bytes of all leaves once they are decoded."""
         return sum(nbytes_of(DTYPES[encoding.dtype], encoding.shape) for encoding in self._encodings.values())
 
+    @torch.no_grad()  # which holds for one thread
     def _decode(self, name: str) -> Tensor:
         encoding = self._encodings[name]
         tensor = encoding.decode(name, self._entry)

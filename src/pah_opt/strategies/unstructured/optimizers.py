@@ -112,6 +112,7 @@ class SparseGpt(ZeroMaker[SparseGptConfig]):
     )
     references: ClassVar[tuple[str, ...]] = (
         "Frantar and Alistarh, SparseGPT, https://arxiv.org/abs/2301.00774",
+        "admm: Boza, Fast and effective weight update for pruned large language models, https://arxiv.org/abs/2401.02938",
         "Hassibi and Stork, Second order derivatives for network pruning: optimal brain surgeon, NeurIPS 1992",
     )
     label_free: ClassVar[str] = "allocation uniform or lamp"

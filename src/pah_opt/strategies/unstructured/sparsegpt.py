@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pah_opt.strategies.unstructured.admm import prune_jointly
 from pah_opt.strategies.unstructured.allocation import allocate
 from pah_opt.strategies.unstructured.blockwise import change_in_order
-from pah_opt.strategies.unstructured.masking import group_mask
+from pah_opt.strategies.unstructured.masking import group_mask, zero_count
 from pah_opt.strategies.unstructured.obs import inverse_factor, prune_columns, saliency, towards_dense
 from pah_opt.strategies.unstructured.prune import smallest_mask
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pah_opt.optimizer import Context
+    from pah_opt.strategies.unstructured.admm import Drop
     from pah_opt.strategies.unstructured.allocation import Allocation
     from pah_opt.strategies.unstructured.config import NmPattern, SparseGptConfig
     from pah_opt.strategies.unstructured.moments import Seen
@@ -38,12 +40,17 @@ def sparsegpt(model: nn.Module, layers: Mapping[str, nn.Linear], config: SparseG
 
     def change(sharing: Mapping[str, nn.Linear], seen: Seen) -> None:
         centred = all(layer.bias is not None for layer in sharing.values())
-        factor = inverse_factor(seen.hessian(centred=centred), config.dampening)
+        hessian = seen.hessian(centred=centred)
+        factor = inverse_factor(hessian, config.dampening) if config.solver == "obs" else None
         for path, layer in sharing.items():
             target = target_weight(layer, seen, centred=centred)
-            choose = choose_pattern(config.nm) if config.nm else choose_share(path, target, factor.upper, shares)
-            repair(layer, target, seen, factor.upper, choose, config)
-            if factor.dampening != config.dampening:
+            held = layer.weight.detach() == 0
+            if factor is None:
+                new = _by_admm(path, target, held, hessian, shares, config)
+            else:
+                new = _by_obs(path, target, held, factor.upper, shares, config)
+            put(layer, new, seen)
+            if factor is not None and factor.dampening != config.dampening:
                 harder[path] = factor.dampening
 
     change_in_order(model, layers, context, config, change, paired=config.match_dense)
@@ -59,19 +66,47 @@ def target_weight(layer: nn.Linear, seen: Seen, *, centred: bool) -> Tensor:
     return towards_dense(weight, seen.hessian(centred=centred), error, FEEDBACK_RIDGE)
 
 
-def repair(
-    layer: nn.Linear, target: Tensor, seen: Seen, upper: Tensor, choose: Choose, config: SparseGptConfig
-) -> None:
-    """Prune ``target`` into one layer in place; its bias takes up the change of the outputs' mean."""
-    old = layer.weight.detach().float()
-    group = config.nm.group if config.nm else config.block_size
-    block = max(config.block_size // group, 1) * group
-    new = prune_columns(target, upper, choose, block=block, group=group, held=old == 0)
+def put(layer: nn.Linear, new: Tensor, seen: Seen) -> None:
+    """Give one layer its new weight, in place; its bias takes up the change of the outputs' mean."""
     if layer.bias is not None:
+        old = layer.weight.detach().float()
         wanted, got = (w.to(seen.dense_mean.dtype) @ m for w, m in ((old, seen.dense_mean), (new, seen.inputs.mean)))
         layer.bias.add_(wanted - got)
     # Last, because ``old`` shares its memory with a float32 weight.
     layer.weight.copy_(new)
+
+
+def _by_admm(
+    path: str, target: Tensor, held: Tensor, hessian: Tensor, shares: Allocation, config: SparseGptConfig
+) -> Tensor:
+    drop = drop_pattern(config.nm) if config.nm else drop_share(path, target, shares)
+    return prune_jointly(target, hessian, drop, dampening=config.dampening, rounds=config.rounds, held=held)
+
+
+def _by_obs(
+    path: str, target: Tensor, held: Tensor, upper: Tensor, shares: Allocation, config: SparseGptConfig
+) -> Tensor:
+    choose = choose_pattern(config.nm) if config.nm else choose_share(path, target, upper, shares)
+    group = config.nm.group if config.nm else config.block_size
+    block = max(config.block_size // group, 1) * group
+    return prune_columns(target, upper, choose, block=block, group=group, held=held)
+
+
+def drop_pattern(pattern: NmPattern) -> Drop:
+    """Drop all but the dearest n of every m columns, of those that are due the cheapest."""
+
+    def drop(worth: Tensor, share: float) -> Tensor:
+        pattern_mask = group_mask(worth, pattern.kept, pattern.group)
+        due = zero_count(share, int(pattern_mask.sum()))
+        return smallest_mask(worth.masked_fill(~pattern_mask, torch.inf), due)
+
+    return drop
+
+
+def drop_share(path: str, target: Tensor, shares: Allocation) -> Drop:
+    """Drop the cheapest weights of the layer, in the end exactly its count of zeros."""
+    rows = _known_rows(path, target, shares)
+    return lambda worth, share: smallest_mask(worth * rows, zero_count(share, shares.counts[path]))
 
 
 def choose_pattern(pattern: NmPattern) -> Choose:
@@ -85,8 +120,7 @@ def choose_share(path: str, target: Tensor, upper: Tensor, shares: Allocation) -
     A first estimate of all costs decides how many go from each group. Where it is known how much errors in the layer's
     outputs matter, that weighs its rows.
     """
-    known = path in shares.outputs
-    rows = row_weights(shares.outputs[path])[:, None] if known else torch.ones(1, device=target.device)
+    rows = _known_rows(path, target, shares)
     estimate = smallest_mask(saliency(target, upper) * rows, shares.counts[path])
     before = [0, *estimate.sum(dim=0).cumsum(dim=0).tolist()]
 
@@ -94,6 +128,12 @@ def choose_share(path: str, target: Tensor, upper: Tensor, shares: Allocation) -
         return smallest_mask(scores * rows, before[column + scores.shape[1]] - before[column])
 
     return choose
+
+
+def _known_rows(path: str, target: Tensor, shares: Allocation) -> Tensor:
+    """Return how much errors in each row matter, as far as it is known, to multiply costs with."""
+    known = path in shares.outputs
+    return row_weights(shares.outputs[path])[:, None] if known else torch.ones(1, device=target.device)
 
 
 def row_weights(outputs: Tensor) -> Tensor:
