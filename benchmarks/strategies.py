@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parent / "results" / "strategies.json"
 TABLE = Path(__file__).parents[1] / "docs" / "strategies-measured.md"
+NOTES = Path(__file__).with_name("strategies_notes.md")
+"""What was tried where an aim is missed; written by hand, follows the table."""
 
 LATENCY_BATCH, LATENCY_ROUNDS = 8, 8
 """Images in a timed pass, and rounds in which the dense model and the row take turns."""
@@ -250,7 +252,7 @@ def page(results: dict[str, Any]) -> str:
         f"{results['dense_file_bytes'] / 1e6:.1f} MB. Changes are paired by image, with a bootstrap interval; a tick "
         "says whether the aim is reached. *Speed* is the dense model's time over the row's, batch "
         f"{LATENCY_BATCH}, in turns: eager, or both compiled for int8 products. Rows that are not here were not run "
-        "yet.\n\n" + table(results)
+        "yet.\n\n" + table(results) + NOTES.read_text()
     )
 
 
