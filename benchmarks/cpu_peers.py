@@ -5,8 +5,8 @@
 
 torch eager and compiled fp32, ONNX Runtime fp32 and dynamic int8, OpenVINO fp32 and NNCF int8; and this library: int8
 by torchao compiled, int8 by its OpenVINO plugin's `nncf` step, either with half the MACs pruned, and with a smaller
-input on top. What is not installed is left out, by name. Weights are random: times do not depend on them. Every candidate computes the logits of
-the same images, and fp32 engines must give torch's logits.
+input on top. What is not installed is left out, by name. Weights are random: times do not depend on them. Every
+candidate computes the logits of the same images, and fp32 engines must give torch's logits.
 
 Exit status 1 where a limit is missed: own int8 at least as fast as the best int8 peer; half the MACs at least 1.6 times
 faster than that; with a smaller input at least 5 times faster again than the unpruned int8.
@@ -266,6 +266,9 @@ def _best(rounds: list[dict[str, float]], names: tuple[str, ...]) -> str | None:
 def run(options: argparse.Namespace) -> int:
     """Measure at each batch size, write the results, print a table; return the exit status."""
     torch.set_num_threads(options.threads)
+    # torch counts recompilations by the code of a frame, which all these models share; past its limit of 8 it runs
+    # them eagerly, with a warning among many.
+    torch._dynamo.config.recompile_limit = 256  # noqa: SLF001
     dense = dense_model(tiny=options.tiny)
     watch = CpuWatch()
     result: dict[str, Any] = {

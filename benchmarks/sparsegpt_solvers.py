@@ -63,11 +63,11 @@ def main() -> None:
     layout = find_adapter(source.model, default_registry().adapters).layout(source.model)
     fifth, ninth = layout.blocks[5], layout.blocks[9]
     paths = [fifth.attention.query, fifth.attention.output, fifth.mlp.fc1, fifth.mlp.fc2, ninth.mlp.fc2]
-    layers = {path: source.model.get_submodule(path) for path in paths}
-    found = collect_inputs_covariance(source.model, layout, layers, source.data.train, batch_size=16)
+    found = collect_inputs_covariance(source.model, layout, paths, source.data.train, batch_size=16)
     print("| Layer | " + " | ".join(TARGETS) + " |\n" + "|---" * (1 + len(TARGETS)) + "|")
-    for path, layer in layers.items():
-        weight, hessian = layer.weight.detach().float(), found[path].matrix.float()
+    for path in paths:
+        weight = source.model.get_parameter(f"{path}.weight").detach().float()
+        hessian = found[path].matrix.float()
         print(f"| {path} | " + " | ".join(both(weight, hessian, target) for target in TARGETS.values()) + " |")
 
 

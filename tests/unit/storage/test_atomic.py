@@ -73,6 +73,20 @@ def test_a_folder_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> N
     assert names(tmp_path) == {"a"}
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to list open files")
+def test_the_space_of_a_replaced_folder_is_given_back_at_the_latest_before_the_next_is_written(tmp_path: Path) -> None:
+    def still_open() -> list[str]:
+        links = [str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+        return [link for link in links if link.startswith(str(tmp_path)) and "(deleted)" in link]
+
+    for content in ("old", "new", "newer"):
+        with replace_folder(tmp_path / "model", overwrite=True) as folder:
+            assert still_open() == []
+            (folder / "file").write_text(content)
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "file").read_text() == "newer"
+
+
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
 def test_an_exception_leaves_the_old_folder(tmp_path: Path, failure: type[BaseException]) -> None:
     with replace_folder(tmp_path / "a") as new:

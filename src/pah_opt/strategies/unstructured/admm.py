@@ -29,7 +29,9 @@ PENALTY = 1.0
 results differ by a tenth; 1 was the better one in most layers of a ViT-S, at every sparsity."""
 
 
-def prune_jointly(weight: Tensor, hessian: Tensor, drop: Drop, *, dampening: float, rounds: int, held: Tensor) -> Tensor:
+def prune_jointly(
+    weight: Tensor, hessian: Tensor, drop: Drop, *, dampening: float, rounds: int, held: Tensor
+) -> Tensor:
     """Drop weights and update the others so that the layer's outputs change least.
 
     Args:
