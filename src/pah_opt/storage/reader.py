@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MAPPED_BYTES = 2**16
 """Tensors from this size on are used where they are mapped; smaller ones are copied and hold no mapping."""
+AHEAD_BYTES = 2**20
+"""Leaves that decode to less are decoded when they are asked for: a thread new to torch costs more than they do."""
 
 
 class WeightsReader:
@@ -74,7 +76,7 @@ class WeightsReader:
     @contextmanager
     def decoding_ahead(self) -> Iterator[None]:
         """Decode what takes time to decode, each leaf once, in several threads, while the block asks for leaves."""
-        encoded = [name for name in self.index.encodings if name not in self._common]
+        encoded = [name for name in self.index.encodings if name not in self._common and self._takes_time(name)]
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode") as pool:
             self._ahead = {name: pool.submit(self._decode, name) for name in encoded}
             try:
@@ -85,7 +87,10 @@ class WeightsReader:
 
     def decoded_bytes(self) -> int:
         """Return the bytes of all leaves once they are decoded."""
-        return sum(nbytes_of(DTYPES[encoding.dtype], encoding.shape) for encoding in self._encodings.values())
+        return sum(_decoded_bytes(encoding) for encoding in self._encodings.values())
+
+    def _takes_time(self, name: str) -> bool:
+        return _decoded_bytes(self.index.encodings[name]) >= AHEAD_BYTES
 
     @torch.no_grad()  # which holds for one thread
     def _decode(self, name: str) -> Tensor:
@@ -118,6 +123,10 @@ class WeightsReader:
         end = (self._starts[entry] + entry.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
         if end > start and hasattr(self._data, "madvise"):
             self._data.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+
+def _decoded_bytes(encoding: Encoding) -> int:
+    return nbytes_of(DTYPES[encoding.dtype], encoding.shape)
 
 
 def _dense(entries: Mapping[Entry, int], encodings: Mapping[str, Any]) -> dict[str, Encoding]:
