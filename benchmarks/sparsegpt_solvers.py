@@ -15,7 +15,7 @@ import torch
 from pah_opt.models.calibration import collect_inputs_covariance
 from pah_opt.models.finding import find_adapter
 from pah_opt.registry import default_registry
-from pah_opt.strategies.unstructured.admm import prune_jointly
+from pah_opt.strategies.unstructured.admm import System, prune_jointly
 from pah_opt.strategies.unstructured.allocation import Allocation
 from pah_opt.strategies.unstructured.config import NmPattern
 from pah_opt.strategies.unstructured.masking import zero_count
@@ -46,7 +46,7 @@ def both(weight: Tensor, hessian: Tensor, target: float | NmPattern) -> str:
         choose, drop = choose_share("layer", weight, upper, shares), drop_share("layer", weight, shares)
         group = BLOCK
     columns = prune_columns(weight, upper, choose, block=BLOCK, group=group)
-    jointly = prune_jointly(weight, hessian, drop, dampening=DAMPENING, rounds=ROUNDS, held=held)
+    jointly = prune_jointly(weight, System.of(hessian, DAMPENING), drop, rounds=ROUNDS, held=held)
     return f"{lost(columns, weight, hessian):.3g} → {lost(jointly, weight, hessian):.3g}"
 
 

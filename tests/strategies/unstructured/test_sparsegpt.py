@@ -71,13 +71,17 @@ def test_half_the_weights_cost_next_to_nothing(run: Run, judge: Any) -> None:
     assert judge.accuracy(repaired) >= judge.accuracy(judge.dense) - 1
 
 
-def test_sharing_zeros_out_by_the_loss_is_better_than_the_same_share_everywhere(run: Run, judge: Any) -> None:
+@pytest.mark.parametrize(("solver", "bound"), [("obs", 0.6), ("admm", 0.85)])
+def test_sharing_zeros_out_by_the_loss_is_better_than_the_same_share_everywhere(
+    run: Run, judge: Any, solver: str, bound: float
+) -> None:
+    """Solved jointly, less is lost everywhere, and less is left to win: 0.74 and 0.76 were measured."""
     losses = {}
     for allocation in ALLOCATIONS:
-        pruned, _ = run(SPARSEGPT, judge.dense, judge.calibration, sparsity=0.9, allocation=allocation)
+        pruned, _ = run(SPARSEGPT, judge.dense, judge.calibration, sparsity=0.9, allocation=allocation, solver=solver)
         losses[allocation] = judge.divergence(pruned)
-    assert losses["taylor"] < 0.85 * losses["uniform"]  # 0.74 was measured
-    assert losses["obd"] < 0.85 * losses["uniform"]  # 0.76 was measured
+    assert losses["taylor"] < bound * losses["uniform"]
+    assert losses["obd"] < bound * losses["uniform"]
     assert losses["lamp"] < losses["uniform"]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from pah_opt.strategies.unstructured.admm import prune_jointly
+from pah_opt.strategies.unstructured.admm import System, prune_jointly
 from pah_opt.strategies.unstructured.allocation import allocate
 from pah_opt.strategies.unstructured.blockwise import change_in_order
 from pah_opt.strategies.unstructured.masking import group_mask, zero_count
@@ -14,7 +14,7 @@ from pah_opt.strategies.unstructured.obs import inverse_factor, prune_columns, s
 from pah_opt.strategies.unstructured.prune import smallest_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
 
@@ -40,18 +40,12 @@ def sparsegpt(model: nn.Module, layers: Mapping[str, nn.Linear], config: SparseG
 
     def change(sharing: Mapping[str, nn.Linear], seen: Seen) -> None:
         centred = all(layer.bias is not None for layer in sharing.values())
-        hessian = seen.hessian(centred=centred)
-        factor = inverse_factor(hessian, config.dampening) if config.solver == "obs" else None
+        solver = (_by_admm if config.solver == "admm" else _by_obs)(seen.hessian(centred=centred), shares, config)
         for path, layer in sharing.items():
             target = target_weight(layer, seen, centred=centred)
-            held = layer.weight.detach() == 0
-            if factor is None:
-                new = _by_admm(path, target, held, hessian, shares, config)
-            else:
-                new = _by_obs(path, target, held, factor.upper, shares, config)
-            put(layer, new, seen)
-            if factor is not None and factor.dampening != config.dampening:
-                harder[path] = factor.dampening
+            put(layer, solver.solve(path, target, layer.weight.detach() == 0), seen)
+            if solver.dampening != config.dampening:
+                harder[path] = solver.dampening
 
     change_in_order(model, layers, context, config, change, paired=config.match_dense)
     if harder:
@@ -76,20 +70,38 @@ def put(layer: nn.Linear, new: Tensor, seen: Seen) -> None:
     layer.weight.copy_(new)
 
 
-def _by_admm(
-    path: str, target: Tensor, held: Tensor, hessian: Tensor, shares: Allocation, config: SparseGptConfig
-) -> Tensor:
-    drop = drop_pattern(config.nm) if config.nm else drop_share(path, target, shares)
-    return prune_jointly(target, hessian, drop, dampening=config.dampening, rounds=config.rounds, held=held)
+class _Solver(NamedTuple):
+    """Prunes every layer that reads the same inputs.
+
+    Args:
+        solve: takes a layer's path, the weight to prune and what goes in any case; returns the new weight.
+        dampening: that was used.
+    """
+
+    solve: Callable[[str, Tensor, Tensor], Tensor]
+    dampening: float
 
 
-def _by_obs(
-    path: str, target: Tensor, held: Tensor, upper: Tensor, shares: Allocation, config: SparseGptConfig
-) -> Tensor:
-    choose = choose_pattern(config.nm) if config.nm else choose_share(path, target, upper, shares)
+def _by_admm(hessian: Tensor, shares: Allocation, config: SparseGptConfig) -> _Solver:
+    system = System.of(hessian, config.dampening)
+
+    def solve(path: str, target: Tensor, held: Tensor) -> Tensor:
+        drop = drop_pattern(config.nm) if config.nm else drop_share(path, target, shares)
+        return prune_jointly(target, system, drop, rounds=config.rounds, held=held)
+
+    return _Solver(solve, config.dampening)
+
+
+def _by_obs(hessian: Tensor, shares: Allocation, config: SparseGptConfig) -> _Solver:
+    upper, dampening = inverse_factor(hessian, config.dampening)
     group = config.nm.group if config.nm else config.block_size
     block = max(config.block_size // group, 1) * group
-    return prune_columns(target, upper, choose, block=block, group=group, held=held)
+
+    def solve(path: str, target: Tensor, held: Tensor) -> Tensor:
+        choose = choose_pattern(config.nm) if config.nm else choose_share(path, target, upper, shares)
+        return prune_columns(target, upper, choose, block=block, group=group, held=held)
+
+    return _Solver(solve, dampening)
 
 
 def drop_pattern(pattern: NmPattern) -> Drop:

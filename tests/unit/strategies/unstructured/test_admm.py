@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pah_opt.errors import DataError
-from pah_opt.strategies.unstructured.admm import prune_jointly
+from pah_opt.strategies.unstructured.admm import System, prune_jointly
 from pah_opt.strategies.unstructured.config import NmPattern
 from pah_opt.strategies.unstructured.masking import group_mask, zero_count
 from pah_opt.strategies.unstructured.obs import inverse_factor, prune_columns
@@ -38,7 +38,7 @@ def share_of(zeros: float) -> object:
 
 def solved(weight: Tensor, hessian: Tensor, drop: object, held: Tensor | None = None, rounds: int = 60) -> Tensor:
     held = torch.zeros_like(weight, dtype=torch.bool) if held is None else held
-    return prune_jointly(weight, hessian, drop, dampening=0.01, rounds=rounds, held=held)  # type: ignore[arg-type]
+    return prune_jointly(weight, System.of(hessian, 0.01), drop, rounds=rounds, held=held)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("zeros", [0.3, 0.5, 0.7, 0.9])
