@@ -44,12 +44,30 @@ class Job:
         parts = (self.settings.model_dump_json(), str(self.seed), self.train.fingerprint, validation, digest_of(values))
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
-    def head_names(self) -> list[str]:
-        """Return the names of the classifier's parameters; none when they follow the same rate as the others."""
-        if self.settings.head_lr is None:
-            return []
-        heads = tuple(f"{path}." for path in self.adapter.layout(self.model).classifiers)
-        return [name for name, _ in self.model.named_parameters() if name.startswith(heads)]
+    def rates(self) -> dict[str, float]:
+        """Return the highest learning rate of each parameter that does not follow the ordinary one, by name.
+
+        References:
+            H. Bao et al.: BEiT, https://arxiv.org/abs/2106.08254 (a rate that decays layer by layer).
+        """
+        settings = self.settings
+        rates = self._decayed_rates() if settings.layer_decay < 1.0 else {}
+        if settings.head_lr is not None:
+            heads = tuple(f"{path}." for path in self.adapter.layout(self.model).classifiers)
+            names = (name for name, _ in self.model.named_parameters() if name.startswith(heads))
+            rates |= dict.fromkeys(names, settings.head_lr)
+        return rates
+
+    def _decayed_rates(self) -> dict[str, float]:
+        blocks = [f"{path}." for path in self.block_paths()]
+        rates, passed = {}, 0
+        # Parameters are registered in the order of the forward pass: what comes before the blocks embeds.
+        for name, _ in self.model.named_parameters():
+            passed = max([passed, *(at for at, path in enumerate(blocks, 1) if name.startswith(path))])
+            inside = name.startswith(tuple(blocks))
+            depth = passed if inside or passed < len(blocks) else len(blocks) + 1
+            rates[name] = self.settings.lr * self.settings.layer_decay ** (len(blocks) + 1 - depth)
+        return rates
 
     def block_paths(self) -> list[str]:
         """Return the paths of the model's blocks, first to last."""

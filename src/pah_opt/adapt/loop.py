@@ -73,7 +73,7 @@ class Loop:
         self.settings, self.adapter, self.seed = job.settings, job.adapter, job.seed
         self.parameters, self.processes, self.objective = parameters, processes, objective
         self.progress = progress if processes.is_main else Progress()
-        self.optimizer = adamw(parameters, job.settings, job.head_names())
+        self.optimizer = adamw(parameters, job.settings, job.rates())
         self.per_epoch = updates_in_epoch(len(job.train), job.settings.batch_size, processes.count)
         self.total = self.settings.steps or self.settings.epochs * self.per_epoch
         self.step = 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from torch import nn
 
@@ -32,21 +32,22 @@ def lr_factor(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - rising) / max(total - rising, 1)))
 
 
-def adamw(parameters: Mapping[str, nn.Parameter], settings: TrainSettings, head: Iterable[str]) -> torch.optim.AdamW:
+def adamw(
+    parameters: Mapping[str, nn.Parameter], settings: TrainSettings, rates: Mapping[str, float]
+) -> torch.optim.AdamW:
     """Make AdamW with decay on weight matrices only; each group keeps its highest rate as ``peak_lr``.
 
     Args:
         parameters: what is trained, by name.
-        settings: rates and decay.
-        head: names of the classifier's parameters, which follow ``settings.head_lr``.
+        settings: rate and decay.
+        rates: highest rates of parameters that do not follow ``settings.lr``, by name.
 
     References:
         I. Loshchilov, F. Hutter: Decoupled Weight Decay Regularization, https://arxiv.org/abs/1711.05101.
     """
-    heads = frozenset(head)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        peak = settings.head_lr if settings.head_lr is not None and name in heads else settings.lr
+        peak = rates.get(name, settings.lr)
         groups.setdefault((peak, settings.weight_decay if decays(parameter) else 0.0), []).append(parameter)
     return torch.optim.AdamW(
         [

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Precision = Literal["no", "bf16"]
 
@@ -38,6 +38,8 @@ class TrainSettings(BaseModel):
     """Highest learning rate of AdamW; it follows a cosine down to zero."""
     head_lr: float | None = Field(default=None, gt=0.0, le=1.0)
     """Another highest learning rate for the classifier, usually ten times ``lr`` when it is new."""
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Factor from each block's learning rate to that of the one before it, embeddings last; 0.65 to 0.9 is usual."""
     batch_size: int = Field(default=64, ge=1)
     """Images in one update, over all processes."""
     accumulation: int = Field(default=1, ge=1)
@@ -66,3 +68,31 @@ class TrainSettings(BaseModel):
     """Softens both distributions when the teacher's logits are matched."""
     distill_features: float = Field(default=0.0, ge=0.0)
     """Weight of matching the teacher's hidden states after each block, relative to their own variance."""
+
+
+DISTILL = 0.5
+"""Weight of the model's former self among what it learns from, after a step that damaged it."""
+
+
+class RecoverySettings(TrainSettings):
+    """The same for a model that has learned its task already, with its former self as teacher.
+
+    The defaults are gentle: AdamW's first updates move every weight by the whole rate, whatever its gradient, and where
+    the embeddings and the first blocks' outputs are small, as in DINOv2, a rate of 1e-4 destroys in a few updates what
+    the model knows (docs/strategies-measured.md).
+    """
+
+    lr: float = Field(default=2e-5, gt=0.0, le=1.0)
+    """Highest learning rate of AdamW; it follows a cosine down to zero."""
+    layer_decay: float = Field(default=0.9, gt=0.0, le=1.0)
+    """Factor from each block's learning rate to that of the one before it, embeddings last; 1 for one rate."""
+    warmup: float = Field(default=0.3, ge=0.0, lt=1.0)
+    """Share of all updates in which the learning rate rises from zero."""
+    distill: float = Field(default=DISTILL, ge=0.0, le=1.0)
+    """Weight of the dense model's logits against the labels, 0 (labels only) to 1 (dense model only); true for 0.5."""
+
+    @field_validator("distill", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        # Read as a number, true would mean 1.0: the labels would be ignored without a word.
+        return value * DISTILL if isinstance(value, bool) else value

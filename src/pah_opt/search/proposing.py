@@ -30,6 +30,7 @@ class Proposer:
         budget: the limits.
         seed: of every choice.
         starts: what to try first.
+        more_starts: gives more of them, once those were tried; asked once, because it may take a while.
         neighbours: whether neighbours of the front are tried in turn with the sampler's proposals.
     """
 
@@ -37,6 +38,7 @@ class Proposer:
     budget: Budget
     seed: int = 0
     starts: list[Values] = field(default_factory=list)
+    more_starts: Callable[[], list[Values]] | None = None
     neighbours: bool = True
     tried: set[str] = field(default_factory=set)
 
@@ -51,10 +53,9 @@ class Proposer:
             records: every trial so far.
             repeats: how many proposals in a row were recipes that had been tried.
         """
-        while self.starts:
-            values = self.starts.pop(0)
-            if not self._known(values):
-                return values, "start"
+        start = self._next_start()
+        if start is not None:
+            return start, "start"
         if repeats > 1:
             return self._fresh(lambda: self.bound.at_random(self._generator)), "random"
         best = best_of(records, self.budget)
@@ -62,6 +63,16 @@ class Proposer:
             chosen = self._generator.choice(best)
             return self._fresh(lambda: self.bound.neighbour(dict(chosen.values), self._generator)), "neighbour"
         return None, "sampler"
+
+    def _next_start(self) -> Values | None:
+        while self.starts or self.more_starts is not None:
+            if not self.starts and self.more_starts is not None:
+                self.starts, self.more_starts = self.more_starts(), None
+            while self.starts:
+                values = self.starts.pop(0)
+                if not self._known(values):
+                    return values
+        return None
 
     def _fresh(self, make: Callable[[], Values]) -> Values:
         values: Values = {}

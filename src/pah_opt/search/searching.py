@@ -148,9 +148,13 @@ class _Run:
         self.progress.message("measuring the dense model")
         self.judge.prepare()
         records = study.records
-        starts = check_limits(self.bound, self.judge, self.budget)
-        proposer = Proposer(self.bound, self.budget, self.settings.seed + len(records),
-                            self._starts(starts, records), self.settings.neighbours)  # fmt: skip
+        strongest = check_limits(self.bound, self.judge, self.budget)
+        proposer = Proposer(
+            self.bound, self.budget, self.settings.seed + len(records),
+            [*simple_starts(self.bound), *strongest] if self.settings.starts else [],
+            # A search that goes on has had its scan.
+            self._scanned if self.settings.starts and not records else None, self.settings.neighbours,
+        )  # fmt: skip
         spent = max((record.at_s for record in records), default=0.0) + time.perf_counter() - began
         loop = Loop(
             study, self.bound, self.budget, proposer, self._engine(), self.judge.dense, self.settings.trials,
@@ -164,14 +168,9 @@ class _Run:
     def _limit_s(self) -> float:
         return float("inf") if self.settings.minutes is None else 60.0 * self.settings.minutes
 
-    def _starts(self, strongest: list[Values], records: list[Record]) -> list[Values]:
-        if not self.settings.starts:
-            return []
-        simple = simple_starts(self.bound)
-        if records:  # a search that goes on has had its scan
-            return [*strongest, *simple]
+    def _scanned(self) -> list[Values]:
         self.progress.message("scanning per-layer choices for starting points")
-        return [*simple[:1], *knapsack_starts(self.bound, self.judge, SCAN_SHARE * self._limit_s), *strongest, *simple]
+        return knapsack_starts(self.bound, self.judge, SCAN_SHARE * self._limit_s)
 
     def _engine(self) -> Engine:
         limit = self.settings.trial_limit_s

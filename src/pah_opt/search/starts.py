@@ -30,12 +30,16 @@ SHARES = (0.0, 0.25, 0.5, 0.75)
 
 
 def simple_starts(bound: BoundSpace) -> list[Values]:
-    """Return each optional step alone, everything weak, in the middle and strong: what a careful user tries first."""
+    """Return each optional step alone, then all of them, each in the middle, weak and strong: as a careful user would.
+
+    Single steps come first: they lose least, so that there is a front within the limits after a few trials.
+    """
     switches = [each for each in bound.parameters if not each.path]
-    starts = [_all_at(bound, share) for share in (0.5, 0.15, 0.85)]
-    for alone in switches if len(switches) > 1 else ():
-        starts += [_all_at(bound, share, only=alone) for share in (0.5, 0.0, 1.0)]
-    return _distinct(starts)
+    alone = switches if len(switches) > 1 else []
+    starts = [_all_at(bound, 0.5, only=each) for each in reversed(alone)]
+    starts += [_all_at(bound, share) for share in (0.5, 0.15)]
+    starts += [_all_at(bound, share, only=each) for each in reversed(alone) for share in (0.0, 1.0)]
+    return _distinct([*starts, _all_at(bound, 0.85)])
 
 
 def _all_at(bound: BoundSpace, share: float, only: Parameter | None = None) -> Values:
@@ -72,7 +76,7 @@ def knapsack_starts(bound: BoundSpace, judge: Judge, limit_s: float = float("inf
     """Return allocations of per-layer choices that damage least for the bytes they leave.
 
     Every choice at every place is tried alone (on a few training images; any strategy's), and a knapsack adds up the
-    damages. The scan ends after ``limit_s`` seconds without a result.
+    damages. The scan is given up as soon as it is plain that it would take longer than ``limit_s``.
 
     Args:
         bound: the space.
@@ -107,7 +111,7 @@ class Scan:
     places: tuple[Parameter, ...]
 
     def run(self, until: float) -> dict[tuple[str, Value], Damage] | None:
-        """Return the damage of each choice at each place; None when time ran out or nothing could be tried.
+        """Return the damage of each choice at each place; None when one cannot be tried, or all not in time.
 
         Args:
             until: a time of :func:`time.perf_counter`.
@@ -117,16 +121,20 @@ class Scan:
         dense = self._log_probabilities(self.judge.model, pixels)
         gentlest = self._gentlest()
         found: dict[tuple[str, Value], Damage] = {}
-        for place in self.places:
-            for choice in place.labels:
-                if time.perf_counter() > until:
-                    return None
-                values = self._only({each.name: gentlest for each in self.places} | {place.name: choice})
-                damage = self._try(values, pixels, dense)
-                if damage is not None:
-                    found[place.name, choice] = Damage(place.name, choice, *damage)
-        complete = all((place.name, choice) in found for place in self.places for choice in place.labels)
-        return found if complete else None
+        cells = [(place, choice) for place in self.places for choice in place.labels]
+        fastest = 0.0
+        for done, (place, choice) in enumerate(cells):
+            began = time.perf_counter()
+            if began + fastest * (len(cells) - done) > until:
+                return None
+            values = self._only({each.name: gentlest for each in self.places} | {place.name: choice})
+            damage = self._try(values, pixels, dense)
+            if damage is None:
+                return None
+            found[place.name, choice] = Damage(place.name, choice, *damage)
+            took = time.perf_counter() - began
+            fastest = min(fastest, took) if done else took
+        return found
 
     def allocations(self, found: dict[tuple[str, Value], Damage]) -> Iterator[Values]:
         """Yield the best choices for several sizes."""

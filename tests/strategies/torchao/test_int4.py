@@ -38,7 +38,7 @@ def packed(weight: torch.Tensor, group_size: int = 32) -> PackedInt4Tensor:
     return PackedInt4Tensor.pack(values, grid.scale, grid.zero_point, weight.dtype)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from([16, 32]), st.booleans(), st.sampled_from([1e-6, 0.1, 300.0]))
 def test_rounding_errs_by_less_than_a_step_of_the_group(seed: int, group: int, search: bool, size: float) -> None:
     weight = weight_of(8, 64, seed) * size

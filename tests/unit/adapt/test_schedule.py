@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,8 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pah_opt.adapt import TrainSettings
+from pah_opt.adapt.job import Job
 from pah_opt.adapt.schedule import adamw, decays, lr_factor, set_lr
-from pah_opt.testing.models import tiny_dinov2
+from pah_opt.models import find_adapter
+from pah_opt.registry import default_registry
+from pah_opt.testing.models import TINY_MODELS, tiny_dinov2
 
 
 @given(total=st.integers(1, 500), warmup=st.floats(0, 0.99))
@@ -48,9 +53,41 @@ def test_only_weight_matrices_decay() -> None:
 
 def test_every_parameter_is_in_one_group_with_its_rate_and_decay() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3))
-    settings = TrainSettings(lr=1e-4, head_lr=1e-3, weight_decay=0.1)
-    optimizer = adamw(dict(model.named_parameters()), settings, head=["1.weight", "1.bias"])
+    settings = TrainSettings(lr=1e-4, weight_decay=0.1)
+    optimizer = adamw(dict(model.named_parameters()), settings, {"1.weight": 1e-3, "1.bias": 1e-3})
     found = {id(p): (g["peak_lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     expected = [(1e-4, 0.1), (1e-4, 0.0), (1e-3, 0.1), (1e-3, 0.0)]
     assert [found[id(parameter)] for parameter in model.parameters()] == expected
     assert set_lr(optimizer, 0.5) == pytest.approx(5e-4)
+
+
+def job(model: nn.Module, settings: TrainSettings) -> Job:
+    adapter = find_adapter(model, default_registry().adapters)
+    return Job(adapter.prepare(model), adapter, cast("Any", None), None, settings, 0)
+
+
+@pytest.mark.parametrize("kind", list(TINY_MODELS))
+def test_rates_fall_from_the_head_through_the_blocks_to_the_embeddings(kind: str) -> None:
+    made = job(TINY_MODELS[kind](), TrainSettings(lr=1.0, layer_decay=0.5))
+    layout, rates = made.adapter.layout(made.model), made.rates()
+    assert set(rates) == {name for name, _ in made.model.named_parameters()}
+    count = len(layout.blocks)
+    for index, block in enumerate(layout.blocks):
+        inside = {rates[name] for name in rates if name.startswith(f"{block.path}.")}
+        assert inside == {0.5 ** (count - index)}
+    assert rates[f"{layout.patch_embedding}.weight"] == 0.5 ** (count + 1)
+    last = [layout.final_norm, *layout.classifiers]
+    assert {rates[name] for name in rates if name.rpartition(".")[0] in last} == {1.0}
+    others = [name for name in rates if not name.startswith(tuple(f"{block.path}." for block in layout.blocks))]
+    tokens = [name for name in others if "token" in name or "pos" in name]
+    assert tokens
+    assert {rates[name] for name in tokens} == {0.5 ** (count + 1)}
+
+
+def test_the_heads_own_rate_does_not_decay_and_nothing_is_named_without_need() -> None:
+    settings = TrainSettings(lr=1e-4, head_lr=1e-2, layer_decay=0.5)
+    rates = job(tiny_dinov2(), settings).rates()
+    assert rates["classifier.weight"] == 1e-2
+    assert rates["dinov2.layernorm.weight"] == 1e-4
+    assert job(tiny_dinov2(), TrainSettings()).rates() == {}
+    assert set(job(tiny_dinov2(), TrainSettings(head_lr=1e-2)).rates()) == {"classifier.weight", "classifier.bias"}

@@ -64,7 +64,7 @@ recipes = st.builds(
     steps=st.lists(steps, min_size=1, max_size=4),
     gates=st.dictionaries(text | awkward, gates, max_size=3),
 )
-thorough = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 
 
 def exact(recipe: Recipe) -> str:
@@ -96,14 +96,14 @@ def test_compact_json_of_other_writers_reads_back_exactly(recipe: Recipe) -> Non
     assert exact(Recipe.from_json(ascii_only)) == exact(recipe)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(recipes)
 def test_the_hash_is_the_same_in_every_form(recipe: Recipe) -> None:
     assert Recipe.from_yaml(recipe.to_yaml()).sha256 == recipe.sha256
     assert Recipe.from_json(recipe.to_json()).sha256 == recipe.sha256
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda data: data.decode("latin-1")))
 def test_any_text_gives_a_recipe_or_a_recipe_error(garbage: str) -> None:
     found: list[Recipe | str] = []

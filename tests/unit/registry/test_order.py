@@ -69,7 +69,7 @@ def works(steps: list[Tags], order: tuple[int, ...], now: frozenset[str]) -> boo
     return True
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(some_steps, st.frozensets(st.sampled_from("wxyz")))
 def test_the_search_agrees_with_trying_every_order(steps: list[Tags], initial: frozenset[str]) -> None:
     every = [order for order in itertools.permutations(range(len(steps))) if works(steps, order, initial)]

@@ -16,7 +16,7 @@ layers = st.integers(1, 4).flatmap(
 )  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(layers=layers, budget=st.integers(0, 30))
 def test_the_knapsack_finds_what_brute_force_finds(layers: list[list[tuple[int, int]]], budget: int) -> None:
     costs = [[cost for cost, _ in row] for row in layers]
@@ -38,7 +38,7 @@ def test_costs_that_are_no_whole_numbers_never_exceed_the_budget() -> None:
     assert chosen == (1, 0, 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(points=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12))
 def test_the_front_is_what_nothing_beats_and_the_hypervolume_is_the_area_it_covers(
     points: list[tuple[int, int]],

@@ -51,7 +51,7 @@ def test_every_type_comes_back_bit_for_bit(name: str, zeros: float) -> None:
     assert torch.equal(found, wanted)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.lists(st.integers(0, 80), max_size=3).map(tuple),
     zeros=st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.999, 1.0]),
@@ -67,7 +67,7 @@ def test_any_shape_and_sparsity_comes_back_equal(
     assert torch.equal(back.float(), tensor.float())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.lists(st.integers(0, 80), max_size=3).map(tuple),
     zeros=st.floats(0, 1),

@@ -92,7 +92,7 @@ def accepted_by_the_library(data: bytes) -> dict[str, tuple[str, tuple[int, ...]
 GOOD = save({"a": torch.randn(3, 4), "b": torch.arange(5), "c": torch.ones(2, dtype=torch.int8)}, metadata={"k": "v"})
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(place=st.integers(0, 400), value=st.integers(0, 255), cut=st.integers(0, 40))
 def test_whatever_is_accepted_the_library_accepts_too(place: int, value: int, cut: int) -> None:
     data = bytearray(GOOD)

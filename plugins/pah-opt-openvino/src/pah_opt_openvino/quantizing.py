@@ -16,7 +16,7 @@ import openvino
 from pah_opt.models.calibration import calibration_batches, evenly_spaced
 from pah_opt.models.engine import answers_with_mapping, keep_graph, take_over
 from pah_opt_openvino.exporting import export_openvino
-from pah_opt_openvino.running import ENGINE, core, model_runner, packed, unpacked
+from pah_opt_openvino.running import ENGINE, Runner, core, packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def run_quantized(model: nn.Module, config: NncfConfig, context: Context) -> nn.
     keep_graph(model, graph)
     context.record("graph_bytes", len(graph))
     context.record("engine", f"openvino {openvino.__version__}, nncf {nncf.__version__}")
-    return take_over(model, ENGINE, model_runner(unpacked(graph), config.threads), mapping=mapping)
+    return take_over(model, ENGINE, Runner(unpacked(graph), config.threads), mapping=mapping)
 
 
 def _quantized(graph: Any, model: nn.Module, config: NncfConfig, context: Context) -> Any:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pah_opt import Context
 
 ENGINE = "OpenVINO"
+FIXED_SHAPES = 4
+"""Shapes of input that get a graph of their own; each holds the weights once more."""
 _LENGTH_BYTES = 8
 
 
@@ -33,24 +35,40 @@ def core() -> Any:
     return made
 
 
-def model_runner(graph: Any, threads: int | None) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Return a function from pixels to logits.
+class Runner:
+    """Pixels to logits in OpenVINO, any batch size.
+
+    A graph whose sizes are fixed runs up to a tenth faster than one that takes any (it plans its memory and chooses its
+    kernels once), so the first :data:`FIXED_SHAPES` shapes of input that are seen each get one, compiled at their first
+    call; whatever comes after them shares one for any size.
 
     Args:
         graph: a model that OpenVINO read.
         threads: to compute with; None for OpenVINO's own choice.
     """
-    # Its default is bfloat16 on CPUs that have it, which rounds once more.
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if threads is not None:
-        settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = core().compile_model(graph, "CPU", settings)
 
-    def run(pixels: NDArray[Any]) -> NDArray[Any]:
-        logits: NDArray[Any] = compiled(pixels)[0].copy()  # the next call overwrites it
+    def __init__(self, graph: Any, threads: int | None) -> None:
+        self._graph = graph
+        # Its default is bfloat16 on CPUs that have it, which rounds once more.
+        self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            self._settings["INFERENCE_NUM_THREADS"] = threads
+        self._compiled: dict[tuple[int, ...] | None, Any] = {}
+
+    def __call__(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Return logits, ``(batch, classes)``, of pixels ``(batch, channels, height, width)``."""
+        logits: NDArray[Any] = self._for(pixels.shape)(pixels)[0].copy()  # the next call overwrites it
         return logits
 
-    return run
+    def _for(self, shape: tuple[int, ...]) -> Any:
+        key = shape if shape in self._compiled or len(self._compiled) < FIXED_SHAPES else None
+        if key not in self._compiled:
+            graph = self._graph
+            if key is not None:
+                graph = graph.clone()
+                graph.reshape(list(shape))
+            self._compiled[key] = core().compile_model(graph, "CPU", self._settings)
+        return self._compiled[key]
 
 
 def packed(graph: Any) -> bytes:
@@ -92,7 +110,7 @@ def run_exported(model: nn.Module, threads: int | None, context: Context) -> nn.
 def _exported(model: nn.Module, adapter: str, threads: int | None) -> Callable[[NDArray[Any]], NDArray[Any]]:
     with TemporaryDirectory() as folder:
         path = export_openvino(model, adapter, Path(folder, "openvino"), "openvino")
-        return model_runner(core().read_model(str(path)), threads)
+        return Runner(core().read_model(str(path)), threads)
 
 
 def run_again(model: nn.Module, state: dict[str, Any]) -> nn.Module:
@@ -103,5 +121,5 @@ def run_again(model: nn.Module, state: dict[str, Any]) -> nn.Module:
 
 def run_kept(model: nn.Module, state: dict[str, Any]) -> nn.Module:
     """Run the graph that a loaded model holds."""
-    run = model_runner(unpacked(kept_graph(model)), state["threads"])
+    run = Runner(unpacked(kept_graph(model)), state["threads"])
     return take_over(model, ENGINE, run, mapping=state["mapping"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, cast, get_args
 
 from pydantic import Field, model_validator
 
-from pah_opt.adapt.settings import TrainSettings
+from pah_opt.adapt.settings import RecoverySettings
 from pah_opt.optimizer import OptimizerConfig
 
 if TYPE_CHECKING:
@@ -67,13 +67,11 @@ class Guard(OptimizerConfig):
         return self
 
 
-class QatTraining(TrainSettings):
+class QatTraining(RecoverySettings):
     """How to train with rounding in the loop: the weights are good already, so gently, and with the float teacher."""
 
     lr: float = Field(default=1e-5, gt=0.0, le=1.0)
     """Highest learning rate of AdamW; it follows a cosine down to zero."""
-    distill: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Weight of the float model's logits against the labels, 0 (labels only) to 1 (teacher only)."""
 
 
 class TorchaoConfig(OptimizerConfig):

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from pah_opt.adapt.settings import TrainSettings
+from pah_opt.adapt.settings import RecoverySettings
 from pah_opt.environment import Backend
 from pah_opt.optimizer import Context, Effect, Goal, Needs, Optimizer, OptimizerConfig, Tags
 
 if TYPE_CHECKING:
     from torch import nn
 
-DISTILL = 0.5
-"""Weight of the dense model where a recipe only says ``distill: true``."""
 
+class RecoverConfig(RecoverySettings, OptimizerConfig):
+    """Parameters of ``recover``: how to train."""
 
-class RecoverConfig(TrainSettings, OptimizerConfig):
-    """Parameters of ``recover``: how to train, with defaults for a model that has already learned its task."""
-
-    distill: float = Field(default=DISTILL, ge=0.0, le=1.0)
-    """Weight of the dense model's logits against the labels, 0 (labels only) to 1 (dense model only); true for 0.5."""
     validation: float = Field(default=0.0, ge=0.0, le=0.5)
     """Share of the training images to judge each epoch by, instead of training on them; the best epoch is kept."""
-
-    @field_validator("distill", mode="before")
-    @classmethod
-    def _yes_or_no(cls, value: Any) -> Any:
-        # Read as a number, true would mean 1.0: the labels would be ignored without a word.
-        return value * DISTILL if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _can_stop_early(self) -> RecoverConfig:

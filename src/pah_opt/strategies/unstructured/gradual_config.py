@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pah_opt.adapt.settings import TrainSettings
+from pah_opt.adapt.settings import RecoverySettings
 from pah_opt.optimizer import OptimizerConfig
 from pah_opt.strategies.unstructured.config import LayerChoice, Observation, SparseGptConfig, UnstructuredConfig
 
@@ -25,15 +25,13 @@ class Schedule(OptimizerConfig):
     training goes on."""
 
 
-class GradualConfig(TrainSettings, Observation, LayerChoice, Schedule):
+class GradualConfig(RecoverySettings, Observation, LayerChoice, Schedule):
     """Parameters of `gradual-pruning`."""
 
     epochs: int = Field(default=1, ge=1, le=10_000)
     """How often every training image is seen after each pruning."""
     steps: int | None = Field(default=None, ge=1)
     """Train for this many updates after each pruning instead."""
-    distill: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Weight of the dense model's logits against the labels, 0 (labels only) to 1 (dense model only)."""
     batch_size: int = Field(default=64, ge=1)
     """Images in one update, and in one pass over calibration images."""
 

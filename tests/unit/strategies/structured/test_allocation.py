@@ -40,7 +40,6 @@ def test_shares_are_taken_in_every_block_alike() -> None:
     assert found == (BlockShape(3, 4, 4, 32),) * 4
 
 
-@settings(deadline=None)
 @given(st.floats(0.01, 0.95), st.sampled_from([1, 2, 8, 16, 64]), st.integers(1, 40))
 def test_widths_are_allowed_whatever_the_share(share: float, align: int, least: int) -> None:
     for shape in allocator(align, least).allocate(Request({"heads": share, "head_dims": share, "mlp": share})):
@@ -93,7 +92,7 @@ def test_competition_across_kinds_weighs_importance_against_cost() -> None:
 
 @pytest.mark.parametrize("figure", ["params", "macs", "size"])
 @pytest.mark.parametrize("scope", ["layer", "isomorphic", "global"])
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(keep=st.floats(0.35, 0.95))
 def test_targets_are_met_within_two_per_cent(figure: Any, scope: str, keep: float) -> None:
     found = allocator(align=2)

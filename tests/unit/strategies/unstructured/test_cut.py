@@ -30,7 +30,7 @@ scores = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(scores, st.floats(0, 1))
 def test_exactly_so_many_of_the_smallest_go_whatever_the_ties(values: list[list[float]], share: float) -> None:
     pieces = [torch.tensor(piece) for piece in values]

@@ -15,7 +15,7 @@ def test_spread_shares_out_everything_evenly(count: int, parts: int) -> None:
     assert max(shares) - min(shares) <= 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 1), st.booleans())
 def test_rows_lose_the_count_in_all_and_one_apart_at_most(rows: int, columns: int, share: float, tied: bool) -> None:
     scores = torch.ones(rows, columns) if tied else torch.rand(rows, columns)
