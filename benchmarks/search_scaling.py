@@ -46,6 +46,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 RESULTS = Path(__file__).parent / "results" / "search_scaling.json"
+SPACE = """
+name: scaling
+steps:
+  - use: sparsegpt
+    with: {sparsity: {low: 0.1, high: 0.8}}
+  - use: torchao
+    with: {scheme: int8-weight-only, per_layer: {per: block, choices: [int8-weight-only, int4-weight-only]}}
+"""
 
 
 @dataclass
@@ -60,7 +68,7 @@ class Waiting:
     seconds: float
     model: torch.Tensor
 
-    def __call__(self, recipe: Recipe, rivals: Rivals, record: Record) -> Record:
+    def __call__(self, recipe: Recipe, _rivals: Rivals, record: Record) -> Record:
         """Wait, and make figures up from the recipe's digest."""
         started = time.perf_counter()
         time.sleep(self.seconds)
@@ -107,7 +115,7 @@ def _searched(engine: RayEngine, workers: int, start_up: float, arguments: argpa
     model = pretrained_digits_vit().model
     registry, budget = default_registry(), Budget(minimise="size", top1_drop_pp=5.0)
     layout = find_adapter(model, registry.adapters).layout(model)
-    bound = BoundSpace.of(as_space("small"), registry, model, layout)
+    bound = BoundSpace.of(as_space(SPACE), registry, model, layout)
     trials = arguments.rounds * workers
     with tempfile.TemporaryDirectory() as folder:
         study = Study(Path(folder), bound, budget, {"benchmark": "scaling"})

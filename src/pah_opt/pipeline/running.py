@@ -23,9 +23,12 @@ from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_regis
 from pah_opt.report.figures import figure_names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from pah_opt.artifact import WeightsOrigin
+    from pah_opt.pipeline.planning import Plan
     from pah_opt.recipe.sources import RecipeSource
 
 
@@ -40,6 +43,7 @@ def apply(
     registry: Registry | None = None,
     environment: Environment | None = None,
     progress: Progress | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
     source: str | None = None,
     weights_origin: WeightsOrigin = "unknown",
 ) -> Artifact:
@@ -60,6 +64,7 @@ def apply(
         registry: the strategies to choose from; every installed one by default.
         environment: the machine; this one by default.
         progress: shows progress; by default bars on a terminal, nothing elsewhere.
+        on_plan: is given the plan before the first step; what it raises ends the run, with nothing touched.
         source: hub name or path of ``model``, to be kept with the result.
         weights_origin: where the weights came from, to be kept with the result.
 
@@ -87,7 +92,9 @@ def apply(
         initial_tags=state_tags(model),
         known_figures=figure_names(registry.metrics),
     )
-    simulate(dry, checked, environment)
+    planned = simulate(dry, checked, environment)
+    if on_plan is not None:
+        on_plan(planned)
     subject = Subject.of(model, registry, (lambda m: m) if inplace else private_copy)
     collapse = CollapseCheck.for_model(subject, inputs.held_out, on_collapse)
     reference = _reference(model, checked, shared=inplace)

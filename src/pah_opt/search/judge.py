@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from pah_opt.artifact import Artifact
     from pah_opt.layout import ModelAdapter
+    from pah_opt.pipeline import Plan
     from pah_opt.recipe import Recipe
     from pah_opt.search.budget import Budget
     from pah_opt.search.racing import Rivals
@@ -105,7 +106,7 @@ class Judge:
             self._check_energy()
             answers = predict(self.model, self.adapter, self.validation)
             self.dense = {"top1": answers.top1, "top1_drop_pp": 0.0}
-            self.dense |= self._weighed(self.model) | self._costs(self.model)
+            self.dense |= self._weighed() | self._costs(self.model)
             self._calibrate()
             self.looker = Looker(self.validation, answers, self.budget.top1_drop_pp, self.racing)
         return self.looker
@@ -150,14 +151,19 @@ class Judge:
         return replace(record, seconds=time.perf_counter() - started, **found)
 
     def _judge(self, recipe: Recipe, rivals: Rivals, looker: Looker, found: dict[str, Any]) -> None:
-        if self.screening:
-            found["predicted"] = self.predict(recipe)
+        def screen(planned: Plan) -> None:
+            found["predicted"] = self._forecast(planned)
             self._check_plan(found["predicted"])
+
         artifact = apply(
             self.model, recipe, Data(test=self.validation, train=self.training), on_collapse="ignore",
             calibration_images=self.calibration_images, registry=self.registry, progress=Progress(),
+            on_plan=screen if self.screening else None,
         )  # fmt: skip
-        found["figures"] = figures = self._weighed(artifact.model)
+        counted = artifact.steps[-1].after
+        figures: Figures = {"params": counted["params"], "macs": counted["macs"]}
+        figures["artifact_bytes"] = stored_bytes(artifact.model)
+        found["figures"] = figures
         self._check(figures, "is")
         figures |= self._costs(artifact)
         self._check(figures, "is")
@@ -175,7 +181,9 @@ class Judge:
         Raises:
             RecipeError: it cannot be run on this model.
         """
-        planned = plan(self.model, recipe, registry=self.registry)
+        return self._forecast(plan(self.model, recipe, registry=self.registry))
+
+    def _forecast(self, planned: Plan) -> dict[str, float]:
         return forecast(planned, self.strategies, self.table, self.adapter)
 
     def _check_plan(self, predicted: Mapping[str, float]) -> None:
@@ -186,11 +194,11 @@ class Judge:
         for name, over in self.budget.excess(figures).items():
             raise _Ended("over", f"{name} {verb} {figures[name]:,.6g}, {100 * over:.1f} % beyond its limit")
 
-    def _weighed(self, model: nn.Module) -> Figures:
-        layout = self.adapter.layout(model)
+    def _weighed(self) -> Figures:
+        layout = self.adapter.layout(self.model)
         shape = (1, layout.in_channels, *layout.image_size)
-        counted = model_figures(model, adapter=self.adapter, example_shape=shape)
-        return {"params": counted.params, "macs": counted.macs, "artifact_bytes": stored_bytes(model)}
+        counted = model_figures(self.model, adapter=self.adapter, example_shape=shape)
+        return {"params": counted.params, "macs": counted.macs, "artifact_bytes": stored_bytes(self.model)}
 
     def _costs(self, model: nn.Module | Artifact) -> Figures:
         found: Figures = {}

@@ -41,7 +41,7 @@ def test_counts_and_bytes_are_predicted_exactly_without_running(judge: Judge) ->
 
 def test_a_recipe_over_a_limit_by_its_plan_is_never_run(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     strict = replace(judge, budget=Budget(minimise="latency", macs=1000.0, top1_drop_pp=50))
-    monkeypatch.setattr("pah_opt.search.judge.apply", lambda *_, **__: pytest.fail("it was run"))
+    monkeypatch.setattr("pah_opt.pipeline.running._Runner.run", lambda *_: pytest.fail("it was run"))
     found = strict(HALF, Rivals({}), NOTHING)
     assert found.state == "over"
     assert "macs is planned to be" in str(found.reason)
