@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
-from pah_opt_openvino.running import packed, unpacked
+from pah_opt_openvino.running import FIXED_SHAPES, Runner, packed, unpacked
 
 import pah_opt
 from pah_opt.errors import ArtifactError, RecipeError
@@ -63,6 +64,22 @@ def test_nncf_quantizes_the_blocks_and_not_the_classifier() -> None:
         wanted = copy.deepcopy(artifact.model)(images).logits
     change = (artifact.model(images).logits - wanted).abs().max() / wanted.abs().max()
     assert 0 < float(change) < 0.15
+
+
+def test_the_first_sizes_of_batches_get_graphs_of_fixed_shape_and_the_others_share_one() -> None:
+    model = tiny_vit()
+    run = Runner(unpacked(kept_graph(made(model, pah_opt.Step.of("nncf", images=4, batch_size=4)).model)), threads=1)
+    sizes = range(1, FIXED_SHAPES + 3)
+    images = tiny_images(max(sizes)).numpy()
+    answers = {size: run(images[:size]) for size in sizes}
+    fixed = [key for key in run.compiled if key is not None]
+    assert [key[0] for key in fixed] == list(sizes)[:FIXED_SHAPES]
+    assert all(not run.compiled[key].input(0).get_partial_shape().is_dynamic for key in fixed)
+    assert run.compiled[None].input(0).get_partial_shape().is_dynamic
+    for size, answer in answers.items():
+        assert answer.shape[0] == size
+        assert np.allclose(answer[0], answers[1][0], atol=0.05)
+        assert np.array_equal(run(images[:size]), answer)
 
 
 def test_a_damaged_graph_is_refused() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import shutil
 import warnings
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -286,3 +287,12 @@ def test_a_model_on_a_gpu_is_compiled_in_each_mode(mode: str, apply: Apply) -> N
     with torch.inference_mode():
         got = artifact.model(tiny_images().cuda()).logits.clone()
         torch.testing.assert_close(got, model(tiny_images().cuda()).logits, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(
+    "isolate_recompiles" not in signature(torch.compile).parameters, reason="this torch counts for all models together"
+)
+def test_models_compiled_in_one_process_do_not_use_up_each_others_compilations(apply: Apply) -> None:
+    limit = torch._dynamo.config.recompile_limit
+    made = [apply(tiny_vit(hidden=16 * (1 + index)), "compile", **CAPTURE_ONLY) for index in range(limit + 2)]
+    assert [artifact.steps[0].achieved["graphs"] > 0 for artifact in made] == [True] * (limit + 2)

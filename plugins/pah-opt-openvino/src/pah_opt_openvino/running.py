@@ -53,7 +53,8 @@ class Runner:
         self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = threads
-        self._compiled: dict[tuple[int, ...] | None, Any] = {}
+        self.compiled: dict[tuple[int, ...] | None, Any] = {}
+        """By shape of the input; under None the one for any size."""
 
     def __call__(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Return logits, ``(batch, classes)``, of pixels ``(batch, channels, height, width)``."""
@@ -61,14 +62,14 @@ class Runner:
         return logits
 
     def _for(self, shape: tuple[int, ...]) -> Any:
-        key = shape if shape in self._compiled or len(self._compiled) < FIXED_SHAPES else None
-        if key not in self._compiled:
+        key = shape if shape in self.compiled or len(self.compiled) < FIXED_SHAPES else None
+        if key not in self.compiled:
             graph = self._graph
             if key is not None:
                 graph = graph.clone()
                 graph.reshape(list(shape))
-            self._compiled[key] = core().compile_model(graph, "CPU", self._settings)
-        return self._compiled[key]
+            self.compiled[key] = core().compile_model(graph, "CPU", self._settings)
+        return self.compiled[key]
 
 
 def packed(graph: Any) -> bytes:
