@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from pah_opt.models.compiling import isolated
+
 
 def strong_baselines(model: Any, *, name: str = "dense", mode: str | None = None) -> dict[str, nn.Module]:
     """Return the model in bf16, and compiled in bf16, beside which a compressed model should be shown.
@@ -21,5 +23,7 @@ def strong_baselines(model: Any, *, name: str = "dense", mode: str | None = None
     """
     module: nn.Module = model if isinstance(model, nn.Module) else model.model
     half = copy.deepcopy(module).to(torch.bfloat16)
-    compiled: nn.Module = torch.compile(copy.deepcopy(half), mode=mode)  # type: ignore[assignment]  # typed as a function
+    compiled: nn.Module = torch.compile(  # type: ignore[assignment]  # typed as a function
+        copy.deepcopy(half), mode=mode, **isolated()
+    )
     return {f"{name} bf16": half, f"{name} bf16 compiled": compiled}

@@ -25,8 +25,9 @@ from pah_opt.testing import TINY_MODELS, tiny_images, tiny_vit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Apply
     from torch import nn
+
+    from conftest import Apply
 
 HAS_COMPILER = any(shutil.which(name) for name in COMPILERS)
 CAPTURE_ONLY = {"backend": "eager"}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from pah_opt.errors import UnsupportedModelError
+from pah_opt.models.compiling import isolated
 from pah_opt.models.quiet import quiet_compiling, quiet_imports
 from pah_opt.strategies.runtime.agreement import check_agreement, example_logits, example_pixels
 
@@ -106,7 +104,7 @@ def compile_lazily(model: nn.Module, config: CompileConfig) -> nn.Module:
         raise UnsupportedModelError(f"{type(model).__name__} is compiled already; compile a model once")
     quiet_compiling()
     model.compile(
-        mode=_mode(config), dynamic=config.dynamic, fullgraph=config.fullgraph, backend=config.backend, **_isolated()
+        mode=_mode(config), dynamic=config.dynamic, fullgraph=config.fullgraph, backend=config.backend, **isolated()
     )
     # module.compile() puts its code there, a copy of the module leaves it out, and calling the module runs it.
     made: Any = model._compiled_call_impl  # noqa: SLF001
@@ -117,12 +115,6 @@ def compile_lazily(model: nn.Module, config: CompileConfig) -> nn.Module:
 def _mode(config: CompileConfig) -> str | None:
     # Only inductor takes modes; other backends refuse the argument.
     return config.mode if config.backend == "inductor" else None
-
-
-def _isolated() -> dict[str, bool]:
-    # torch counts compilations by code that all models of a class share, and runs whatever comes after the eighth as it
-    # was, with a warning among many; newer versions can count for each model alone.
-    return {"isolate_recompiles": True} if "isolate_recompiles" in signature(torch.compile).parameters else {}
 
 
 def compile_checked(model: nn.Module, config: CompileConfig, context: Context) -> nn.Module:
