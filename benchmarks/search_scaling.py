@@ -33,7 +33,7 @@ from pah_opt.recipe import Recipe, Step
 from pah_opt.registry import default_registry
 from pah_opt.search.bound import BoundSpace
 from pah_opt.search.budget import Budget
-from pah_opt.search.engines import Job
+from pah_opt.search.engines import Engine, Job, Local
 from pah_opt.search.loop import Loop
 from pah_opt.search.proposing import Proposer
 from pah_opt.search.racing import Rivals
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 RESULTS = Path(__file__).parent / "results" / "search_scaling.json"
+SLICE = 40
+"""Trials over which the time of proposing is averaged."""
 SPACE = """
 name: scaling
 steps:
@@ -99,6 +101,31 @@ def run(workers: int, arguments: argparse.Namespace) -> dict[str, Any]:
         cluster.shutdown()
 
 
+def looped(engine: Engine, trials: int) -> tuple[Loop, float]:
+    """Search with an engine; return the loop and its seconds."""
+    model = pretrained_digits_vit().model
+    registry, budget = default_registry(), Budget(minimise="size", top1_drop_pp=5.0)
+    layout = find_adapter(model, registry.adapters).layout(model)
+    bound = BoundSpace.of(as_space(SPACE), registry, model, layout)
+    dense = {"artifact_bytes": 1e6, "top1": 0.9, "top1_drop_pp": 0.0}
+    with tempfile.TemporaryDirectory() as folder:
+        study = Study(Path(folder), bound, budget, {"benchmark": "scaling"}, parallel=True)
+        loop = Loop(study, bound, budget, Proposer(bound, budget), engine, dense, trials)
+        began = time.perf_counter()
+        loop.run()
+        return loop, time.perf_counter() - began
+
+
+def proposing(trials: int) -> dict[str, float]:
+    """Return the seconds that proposing and recording take a trial, when trials take none, as the history grows."""
+    loop, _ = looped(Local(Waiting(0.0, torch.empty(0))), trials)
+    ends = [record.at_s for record in loop.records]
+    return {
+        f"trials {start}-{start + SLICE}": (ends[start + SLICE - 1] - ends[start]) / (SLICE - 1)
+        for start in (0, (len(ends) - SLICE) // 2, len(ends) - SLICE)
+    }
+
+
 def _warm(engine: RayEngine, workers: int, seconds: float) -> float:
     """Let every worker start and unpack the model; return how long that took beyond the wait."""
     began = time.perf_counter()
@@ -112,18 +139,8 @@ def _warm(engine: RayEngine, workers: int, seconds: float) -> float:
 
 
 def _searched(engine: RayEngine, workers: int, start_up: float, arguments: argparse.Namespace) -> dict[str, Any]:
-    model = pretrained_digits_vit().model
-    registry, budget = default_registry(), Budget(minimise="size", top1_drop_pp=5.0)
-    layout = find_adapter(model, registry.adapters).layout(model)
-    bound = BoundSpace.of(as_space(SPACE), registry, model, layout)
     trials = arguments.rounds * workers
-    with tempfile.TemporaryDirectory() as folder:
-        study = Study(Path(folder), bound, budget, {"benchmark": "scaling"})
-        dense = {"artifact_bytes": 1e6, "top1": 0.9, "top1_drop_pp": 0.0}
-        loop = Loop(study, bound, budget, Proposer(bound, budget), engine, dense, trials)
-        began = time.perf_counter()
-        loop.run()
-        seconds = time.perf_counter() - began
+    loop, seconds = looped(engine, trials)
     ideal = arguments.rounds * arguments.seconds
     return {
         "workers": workers, "trials": len(loop.records), "seconds": seconds, "ideal_s": ideal,
@@ -154,16 +171,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6, help="trials of each worker")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long a trial waits")
     parser.add_argument("--megabytes", type=int, default=88, help="size of the model that is shipped; a ViT-S has 88")
+    parser.add_argument("--proposals", type=int, default=400, help="trials that take no time, to time the proposing")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("ray").setLevel(logging.ERROR)
+    proposals = proposing(arguments.proposals)
+    print(proposals, flush=True)
     rows = []
     for workers in arguments.workers:
         rows.append(run(workers, arguments))
         print(rows[-1], flush=True)
     found = {
         "seconds_per_trial": arguments.seconds, "model_megabytes": arguments.megabytes, "rows": rows,
+        "proposing_s": proposals,
         "ray": installed_version("ray"), "optuna": installed_version("optuna"), "torch": torch.__version__,
         "cores": os.cpu_count(), "platform": platform.platform(),
     }  # fmt: skip

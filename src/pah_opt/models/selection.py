@@ -22,7 +22,7 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pah_opt.layout import Layout
+    from pah_opt.layout import Block, Layout
 
 GROUPS = ("attention", "qkv", "attention-output", "mlp", "classifier")
 """Names that stand for groups of layers."""
@@ -82,3 +82,16 @@ def _matches(linears: Mapping[str, nn.Linear], layout: Layout, patterns: Sequenc
     named = frozenset().union(*(members[p] for p in patterns if p in members))
     globs = [p for p in patterns if p not in members]
     return frozenset(path for path in linears if path in named or any(fnmatchcase(path, glob) for glob in globs))
+
+
+def inputs_shared(block: Block, paths: Iterable[str]) -> dict[str, list[str]]:
+    """Group a block's layers by the input they share: the first path of each group, and all of them.
+
+    Query, key and value read the same tokens, and so do a gate and its partner: they are observed once.
+    """
+    attention, mlp = block.attention, block.mlp
+    leaders = {attention.key: attention.query, attention.value: attention.query, mlp.gate: mlp.fc1}
+    grouped: dict[str, list[str]] = {}
+    for path in paths:
+        grouped.setdefault(leaders.get(path, path), []).append(path)
+    return {members[0]: members for members in grouped.values()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pah_opt.recipe.sources import RecipeSource
 
 T = TypeVar("T")
+_BARE_NAME = re.compile(r"[\w-]+")
+"""What may be meant as the name of a preset: no path, no suffix, no text of a recipe."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,12 @@ class Registry:
         Raises:
             RecipeError: it is neither, or cannot be read; lists every problem with its line.
         """
-        if isinstance(source, str) and source in self.presets and not Path(source).is_file():
-            return self.presets[source]
+        if isinstance(source, str) and self._may_name_a_preset(source):
+            return self.preset(source)
         return as_recipe(source)
+
+    def _may_name_a_preset(self, source: str) -> bool:
+        return (source in self.presets or bool(_BARE_NAME.fullmatch(source))) and not Path(source).is_file()
 
     def preset(self, name: str) -> Recipe:
         """Return the preset of that name.
@@ -114,7 +120,8 @@ class Registry:
         """
         if name not in self.presets:
             known = ", ".join(self.presets) or "none is installed"
-            problem = Problem(f"there is no preset {name!r}", allowed=known, nearest=nearest_name(name, self.presets))
+            message = f"there is no preset {name!r}, nor a file of that name"
+            problem = Problem(message, allowed=known, nearest=nearest_name(name, self.presets))
             raise RecipeError([problem], "unknown preset")
         return self.presets[name]
 

@@ -143,7 +143,7 @@ class _Run:
         began = time.perf_counter()
         study = Study(
             self.folder, self.bound, self.budget, self._fingerprint(), sampler=self.settings.sampler,
-            seed=self.settings.seed,
+            seed=self.settings.seed, parallel=self.settings.engine == "ray",
         )  # fmt: skip
         self.progress.message("measuring the dense model")
         self.judge.prepare()

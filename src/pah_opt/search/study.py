@@ -66,6 +66,7 @@ class Study:
         fingerprint: what the search is of: digests of space, model, data and budget.
         sampler: what proposes.
         seed: of the sampler.
+        parallel: several trials run at a time; those that run count as poor ones meanwhile, so that proposals spread.
 
     Raises:
         MissingBackendError: Optuna is not installed.
@@ -74,7 +75,7 @@ class Study:
 
     def __init__(
         self, folder: Path, bound: BoundSpace, budget: Budget, fingerprint: Mapping[str, str],
-        *, sampler: Sampler = "tpe", seed: int = 0,
+        *, sampler: Sampler = "tpe", seed: int = 0, parallel: bool = False,
     ) -> None:  # fmt: skip
         self.bound, self.budget = bound, budget
         self._optuna = import_optuna()
@@ -85,7 +86,7 @@ class Study:
                 offset = _trials_in(storage)
                 self.study = self._optuna.create_study(
                     study_name=STUDY, storage=storage, load_if_exists=True, directions=["minimize", "minimize"],
-                    sampler=self._sampler(sampler, seed + offset),
+                    sampler=self._sampler(sampler, seed + offset, parallel=parallel),
                 )  # fmt: skip
             except Exception as error:  # SQLAlchemy's and Optuna's own, for a file that is none of theirs
                 raise SearchError(
@@ -94,14 +95,19 @@ class Study:
             self._check(folder, fingerprint)
             self._drop_unfinished()
 
-    def _sampler(self, name: Sampler, seed: int) -> Any:
+    def _sampler(self, name: Sampler, seed: int, *, parallel: bool) -> Any:
         samplers = self._optuna.samplers
         if name == "nsga2":
             return samplers.NSGAIISampler(seed=seed, population_size=POPULATION, constraints_func=_excess)
         if name == "random":
             return samplers.RandomSampler(seed=seed)
         return samplers.TPESampler(
-            seed=seed, multivariate=True, group=True, constraints_func=_excess, n_startup_trials=8
+            seed=seed,
+            multivariate=True,
+            group=True,
+            constraints_func=_excess,
+            n_startup_trials=8,
+            constant_liar=parallel,
         )
 
     def _check(self, folder: Path, fingerprint: Mapping[str, str]) -> None:

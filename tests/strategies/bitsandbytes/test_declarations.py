@@ -75,6 +75,7 @@ def test_every_field_is_described() -> None:
         ({"scheme": "int8", "blocksize": 64}, "blocksize belongs to schemes nf4 and fp4"),
         ({"scheme": "int8", "double_quant": False}, "double_quant belongs to"),
         ({"scheme": "int8", "compute_dtype": "bf16"}, "compute_dtype belongs to"),
+        ({"scheme": "int8", "rounding": "gptq"}, "rounding belongs to schemes nf4 and fp4"),
         ({"scheme": "nf4", "threshold": 6.0}, "threshold belongs to scheme int8"),
         ({"scheme": "int4"}, "nf4"),
         ({"blocksize": 48}, "64"),

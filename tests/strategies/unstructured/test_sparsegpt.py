@@ -10,7 +10,8 @@ from torch import nn
 
 from pah_opt.errors import DataError
 from pah_opt.models.calibration import collect_inputs_covariance
-from pah_opt.strategies.unstructured.blockwise import change_in_order, inputs_shared
+from pah_opt.models.selection import inputs_shared
+from pah_opt.strategies.unstructured.blockwise import change_in_order
 from pah_opt.strategies.unstructured.config import Observation, SparseGptConfig
 from pah_opt.strategies.unstructured.moments import Seen
 from pah_opt.strategies.unstructured.optimizers import MagnitudePruning, SparseGpt, Wanda

@@ -102,6 +102,8 @@ def test_a_recipe_may_be_a_preset_a_path_or_text(
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest(registry: Registry) -> None:
-    with pytest.raises(RecipeError, match="there is no preset 'hafl'; allowed: half; did you mean 'half'"):
-        registry.preset("hafl")
+    said = "there is no preset 'hafl', nor a file of that name; allowed: half; did you mean 'half'"
+    for asked in (registry.preset, registry.recipe):
+        with pytest.raises(RecipeError, match=said):
+            asked("hafl")
     assert registry.preset("half").name == "half"

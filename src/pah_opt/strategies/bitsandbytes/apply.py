@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pah_opt.errors import nearest_name
+from pah_opt.models.calibration import enough_images, has_enough_images
+from pah_opt.models.gptq import round_in_order
 from pah_opt.models.selection import GROUPS, all_linears, select_linears, unmatched_patterns
 from pah_opt.models.surgery import replace_module
+from pah_opt.strategies.bitsandbytes.modules import LayerKind, quantized, repaired, takes_repair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pah_opt.layout import Layout
+    from pah_opt.optimizer import Context
     from pah_opt.strategies.bitsandbytes.config import BitsandbytesConfig
 
 
@@ -55,11 +59,46 @@ def _is_plain(weight: Tensor) -> bool:
     return weight.is_floating_point() and weight.element_size() > 1 and not hasattr(weight, "__tensor_flatten__")
 
 
+def quantize(model: nn.Module, paths: Iterable[str], config: BitsandbytesConfig, context: Context) -> None:
+    """Quantize the layers at ``paths`` in place, and record how they were rounded.
+
+    Raises:
+        DataError: calibration images are missing, too few, or do not fit.
+    """
+    kind = LayerKind.of(config)
+    layers = {path: _linear(model, path) for path in paths}
+    repairable = {path: layer for path, layer in layers.items() if takes_repair(layer, kind)}
+    if context.planning or not repairable or not _repairs(config, context):
+        repairable = {}
+    nearest = [path for path in layers if path not in repairable]
+    if repairable:
+        split = enough_images(context.calibration, config.images, "rounding gptq")
+        context.record("calibration_images", len(split))
+
+        def round_layer(path: str, layer: nn.Linear, second_moment: Tensor) -> None:
+            replace_module(model, path, repaired(layer, kind, second_moment))
+
+        round_in_order(model, repairable, split, context, round_layer, batch_size=config.batch_size)
+    swap(model, nearest, lambda layer: quantized(layer, kind))
+    if not context.planning and config.scheme != "int8":
+        context.record("rounding", {"gptq": len(repairable), "nearest": len(nearest)})
+
+
+def _repairs(config: BitsandbytesConfig, context: Context) -> bool:
+    if config.rounding is not None:
+        return config.rounding == "gptq"
+    return has_enough_images(context.calibration)
+
+
+def _linear(model: nn.Module, path: str) -> nn.Linear:
+    layer: Any = model.get_submodule(path)  # chosen among linear layers
+    return layer  # type: ignore[no-any-return]
+
+
 def swap(model: nn.Module, paths: Iterable[str], make: Callable[[nn.Linear], nn.Module]) -> None:
     """Replace the layers at ``paths`` in place."""
     for path in paths:
-        layer = model.get_submodule(path)
-        replace_module(model, path, make(layer))  # type: ignore[arg-type]  # chosen among linear layers
+        replace_module(model, path, make(_linear(model, path)))
 
 
 def quantized_paths(model: nn.Module) -> list[str]:

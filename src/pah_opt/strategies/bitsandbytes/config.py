@@ -10,10 +10,11 @@ from pah_opt.optimizer import OptimizerConfig
 
 Scheme = Literal["int8", "nf4", "fp4"]
 ComputeType = Literal["fp32", "bf16", "fp16"]
+Rounding = Literal["nearest", "gptq"]
 DEFAULT_THRESHOLD = 6.0
 DEFAULT_BLOCKSIZE = 64
 _OF_INT8 = ("threshold",)
-_OF_FOUR_BITS = ("blocksize", "double_quant", "compute_dtype")
+_OF_FOUR_BITS = ("blocksize", "double_quant", "compute_dtype", "rounding")
 
 
 class BitsandbytesConfig(OptimizerConfig):
@@ -35,6 +36,15 @@ class BitsandbytesConfig(OptimizerConfig):
     """nf4, fp4: quantize the scales too: about 0.4 bits a weight less at blocksize 64. Off by default."""
     compute_dtype: ComputeType | None = None
     """nf4, fp4: type in which products are computed; the model's own by default."""
+
+    rounding: Rounding | None = None
+    """nf4, fp4: `nearest` rounds each weight by itself, as bitsandbytes does; `gptq` looks for the best scale of each
+    block and lets later weights make up for the errors of earlier ones, on calibration images. By default gptq where
+    there are images."""
+    images: int = Field(default=128, ge=1)
+    """gptq: at most so many calibration images are observed, evenly spaced."""
+    batch_size: int = Field(default=16, ge=1)
+    """gptq: images per forward pass."""
 
     @model_validator(mode="after")
     def _options_belong_to_the_scheme(self) -> BitsandbytesConfig:

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from pah_opt.strategies.bitsandbytes import backend
+from pah_opt.strategies.bitsandbytes.fourbit import NESTED_BLOCK, rounded
 
 if TYPE_CHECKING:
     from pah_opt.strategies.bitsandbytes.config import BitsandbytesConfig
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-NESTED_BLOCK = 256
-"""Scales that share a scale, with double quantization; bitsandbytes has no other."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,34 @@ def empty(layer: nn.Linear, kind: LayerKind) -> Any:
     return made.requires_grad_(requires_grad=False).train(layer.training)
 
 
+def takes_repair(layer: nn.Linear, kind: LayerKind) -> bool:
+    """Tell whether rounding errors can be made up for: with four bits, where blocks do not reach over a row's end."""
+    return kind.scheme != "int8" and layer.in_features % kind.blocksize == 0
+
+
+def repaired(layer: nn.Linear, kind: LayerKind, second_moment: Tensor) -> nn.Module:
+    """Return a four-bit layer whose later weights make up for the rounding errors of earlier ones.
+
+    Args:
+        layer: one that :func:`takes_repair`.
+        kind: of layer to make.
+        second_moment: of the layer's inputs, ``(in, in)``.
+    """
+    made = empty(layer, kind)
+    packed, state = rounded(layer.weight.detach(), second_moment, kind)
+    made.weight = _four_bit(packed, state, made, kind)
+    return made  # type: ignore[no-any-return]  # bitsandbytes publishes no types for strict checking
+
+
+def _four_bit(packed: Tensor, state: Any, made: Any, kind: LayerKind) -> Any:
+    """Return a parameter of four-bit values that are there already."""
+    made.quant_state = state
+    return backend.load("bitsandbytes.nn").Params4bit(
+        packed, requires_grad=False, quant_state=state, blocksize=kind.blocksize,
+        compress_statistics=kind.double_quant, quant_type=kind.scheme, module=made, bnb_quantized=True,
+    )  # fmt: skip
+
+
 def quantized(layer: nn.Linear, kind: LayerKind) -> nn.Module:
     """Return a layer of bitsandbytes with the quantized weight of ``layer``, on its device."""
     weight = layer.weight.detach()
@@ -100,17 +127,13 @@ def quantized(layer: nn.Linear, kind: LayerKind) -> nn.Module:
 
 def _planned(weight: Tensor, made: Any, kind: LayerKind) -> Any:
     """Return a parameter without values of the size that quantization will give."""
-    bnb = backend.load("bitsandbytes.nn")
     if kind.scheme == "int8":
         data = torch.empty_like(weight, dtype=torch.int8)
-        return bnb.Int8Params(data, requires_grad=False, has_fp16_weights=False, SCB=_floats(len(weight)))
-    state = _planned_state(weight, kind)
-    made.quant_state = state
+        return backend.load("bitsandbytes.nn").Int8Params(
+            data, requires_grad=False, has_fp16_weights=False, SCB=_floats(len(weight))
+        )
     data = torch.empty((-(-weight.numel() // 2), 1), dtype=torch.uint8, device="meta")
-    return bnb.Params4bit(
-        data, requires_grad=False, quant_state=state, blocksize=kind.blocksize, compress_statistics=kind.double_quant,
-        quant_type=kind.scheme, module=made, bnb_quantized=True,
-    )  # fmt: skip
+    return _four_bit(data, _planned_state(weight, kind), made, kind)
 
 
 def _planned_state(weight: Tensor, kind: LayerKind) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pah_opt.environment import Backend
 from pah_opt.errors import ArtifactError, UnsupportedModelError
-from pah_opt.optimizer import FRESH_TAGS, Effect, Goal, Optimizer, Tags
+from pah_opt.optimizer import FRESH_TAGS, Effect, Goal, Needs, Optimizer, Tags
 from pah_opt.strategies.bitsandbytes.config import BitsandbytesConfig
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Bitsandbytes(Optimizer[BitsandbytesConfig]):
         "bitsandbytes: https://github.com/bitsandbytes-foundation/bitsandbytes",
         "LLM.int8: https://arxiv.org/abs/2208.07339",
         "QLoRA (NF4, double quantization): https://arxiv.org/abs/2305.14314",
+        "GPTQ: https://arxiv.org/abs/2210.17323",
     )
     backends: ClassVar[tuple[Backend, ...]] = (Backend("bitsandbytes", ">=0.50,<0.51"),)
 
@@ -46,6 +47,14 @@ class Bitsandbytes(Optimizer[BitsandbytesConfig]):
     def alignment(self, config: BitsandbytesConfig) -> int:
         """Return the multiple of widths that kernels work with best."""
         return ALIGNMENT
+
+    def needs(self, config: BitsandbytesConfig) -> Needs:
+        """Images to make up for rounding errors on: where there are any, or always when it is asked for."""
+        return Needs(
+            calibration=config.rounding == "gptq",
+            optional_calibration=config.scheme != "int8" and config.rounding is None,
+            instead="set rounding: nearest",
+        )
 
     def expects(self, config: BitsandbytesConfig) -> Effect:
         """Promise fewer bytes and the new type; four-bit parameters have a shape of their own."""
@@ -63,17 +72,16 @@ class Bitsandbytes(Optimizer[BitsandbytesConfig]):
         Raises:
             MissingBackendError: bitsandbytes cannot be imported.
             UnsupportedModelError: the config does not fit the model.
+            DataError: calibration images are missing, too few, or do not fit.
         """
-        from pah_opt.strategies.bitsandbytes.apply import choose, problems, swap
-        from pah_opt.strategies.bitsandbytes.modules import LayerKind, quantized
+        from pah_opt.strategies.bitsandbytes.apply import choose, problems, quantize
 
         layout = context.adapter.layout(model)
         wrong = problems(model, layout, config)
         if wrong:
             raise UnsupportedModelError("bitsandbytes cannot quantize this model: " + "; ".join(wrong))
         chosen, left = choose(model, layout, config)
-        kind = LayerKind.of(config)
-        swap(model, chosen, lambda layer: quantized(layer, kind))
+        quantize(model, chosen, config, context)
         context.record("quantized", dict.fromkeys(chosen, config.scheme))
         context.record("left_in_float", left)
         return model

@@ -8,16 +8,19 @@ import torch
 from torch import nn
 
 from pah_opt.errors import UnsupportedModelError
+from pah_opt.models.calibration import enough_images, has_enough_images
+from pah_opt.models.gptq import round_in_order
 from pah_opt.strategies.torchao.convert import overflows, quantize, quantize_int4, quantize_static
-from pah_opt.strategies.torchao.gptq_pass import quantize_blockwise
 from pah_opt.strategies.torchao.guard import Guardian
 from pah_opt.strategies.torchao.layers import Assignment, assign, problems
-from pah_opt.strategies.torchao.observe import FEWEST_IMAGES, enough_images, observe
+from pah_opt.strategies.torchao.observe import observe
 from pah_opt.strategies.torchao.qat import train
 from pah_opt.strategies.torchao.scan import Scan
 from pah_opt.strategies.torchao.static import ALL, HALF, Fixed, fix, naive
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pah_opt.adapt import TrainResult
     from pah_opt.optimizer import Context
     from pah_opt.strategies.torchao.config import Guard, Scheme, TorchaoConfig
@@ -124,19 +127,19 @@ def _quantize_int4(model: nn.Module, assignment: Assignment, config: TorchaoConf
     layers = {path: _linear(model, path) for path in assignment.using("int4-weight-only")}
     if not layers:
         return
-    rounding = config.rounding or ("gptq" if _has_images(context) else "search")
+    rounding = config.rounding or ("gptq" if has_enough_images(context.calibration) else "search")
     context.record("rounding", rounding)
     if rounding == "gptq":
         split = enough_images(context.calibration, config.images, "rounding gptq")
         context.record("calibration_images", len(split))
-        quantize_blockwise(model, layers, split, context, group_size=config.group_size, batch_size=config.batch_size)
+
+        def round_layer(_path: str, layer: nn.Linear, second_moment: Tensor) -> None:
+            quantize_int4(layer, config.group_size, second_moment=second_moment)
+
+        round_in_order(model, layers, split, context, round_layer, batch_size=config.batch_size)
         return
     for layer in layers.values():
         quantize_int4(layer, config.group_size, search=rounding == "search")
-
-
-def _has_images(context: Context) -> bool:
-    return context.calibration is not None and len(context.calibration) >= FEWEST_IMAGES
 
 
 def _guarded(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pah_opt.strategies.torchao import backend
-from pah_opt.strategies.torchao.int4 import gptq, round_nearest
+from pah_opt.strategies.torchao.int4 import round_nearest, round_with_repair
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -109,6 +109,6 @@ def quantize_int4(
     if second_moment is None:
         values, grid = round_nearest(weight, group_size, search=search)
     else:
-        values, grid = gptq(weight, second_moment, group_size)
+        values, grid = round_with_repair(weight, second_moment, group_size)
     packed = PackedInt4Tensor.pack(values, grid.scale, grid.zero_point, weight.dtype)
     layer.weight = nn.Parameter(packed, requires_grad=False)

@@ -1,10 +1,7 @@
-"""Choosing four-bit values for a weight: the range of each group, and error correction column by column (GPTQ).
+"""Choosing four-bit values for a weight: the range of each group, and the nearest values, with repair or without.
 
 Pure functions of tensors. A group's values are ``(q - z) * s`` with ``q`` and ``z`` from 0 to 15; its range always
 holds zero, so that a zero weight stays exactly zero.
-
-References:
-    Frantar et al., GPTQ, https://arxiv.org/abs/2210.17323.
 """
 
 from __future__ import annotations
@@ -14,11 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pah_opt.models.gptq import gptq
+
 LEVELS = 15
 SHRINKS = tuple(1.0 - 0.04 * step for step in range(13))
 """Shares of a group's full range that are tried; narrower ranges clip a few weights and round the others better."""
-DAMPENING = 0.01
-"""Share of the mean second moment that is added to each, as in the paper."""
 
 
 class Grid(NamedTuple):
@@ -102,69 +99,31 @@ def round_nearest(weight: Tensor, group_size: int, *, search: bool) -> Quantized
     return Quantized(rounded(groups, grid).to(torch.uint8), grid)
 
 
-def gptq(weight: Tensor, second_moment: Tensor, group_size: int, *, block: int = 128) -> Quantized:
-    """Round column by column; what one column loses, the columns to its right make up for.
+class _GroupGrid(NamedTuple):
+    """The grid of one group of every row: scale and zero point ``(rows,)``."""
 
-    Weights that are exactly zero stay so.
+    scale: Tensor
+    zero_point: Tensor
+
+    def nearest(self, column: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the nearest of the sixteen values, and what it stands for."""
+        taken = ((column / self.scale).round() + self.zero_point).clamp(0, LEVELS)
+        return taken, (taken - self.zero_point) * self.scale
+
+
+def round_with_repair(weight: Tensor, second_moment: Tensor, group_size: int) -> Quantized:
+    """Round column by column; what one column loses, the columns to its right make up for.
 
     Args:
         weight: ``(rows, columns)``.
         second_moment: of the layer's inputs, ``(columns, columns)``.
         group_size: divides ``columns``.
-        block: columns that are updated at once before the rest of the matrix; rounded up to whole groups.
     """
-    columns = weight.float().T.contiguous()  # a column of the weight is a row here: contiguous, and faster to walk
-    kept = columns != 0
-    factor = _upper_factor(second_moment.to(columns))
-    importance = second_moment.diagonal().to(columns)
-    block = -(-block // group_size) * group_size
-    groups: list[_Group] = []
-    for start in range(0, len(columns), block):
-        part = slice(start, min(start + block, len(columns)))
-        rest = slice(part.stop, len(columns))
-        found, errors = _round_block(columns[part], kept[part], factor[part, part], importance[part], group_size)
-        columns[rest] -= kept[rest] * (factor[part, rest].T @ errors)
-        groups += found
-    values, scales, zero_points = (torch.stack(parts, dim=1) for parts in zip(*groups, strict=True))
-    return Quantized(values.to(torch.uint8), Grid(scales, zero_points))
+    found = gptq(weight, second_moment, group_size, _grid_of)
+    scale, zero_point = (torch.stack(parts, dim=1) for parts in zip(*found.grids, strict=True))
+    return Quantized(found.numbers.reshape(*scale.shape, group_size), Grid(scale, zero_point))
 
 
-class _Group(NamedTuple):
-    """One group of every row: values ``(rows, group_size)``, scale and zero point ``(rows,)``."""
-
-    values: Tensor
-    scale: Tensor
-    zero_point: Tensor
-
-
-def _round_block(
-    columns: Tensor, kept: Tensor, factor: Tensor, importance: Tensor, group_size: int
-) -> tuple[list[_Group], Tensor]:
-    """Round a block group by group; return the groups, and the columns' scaled errors, ``(columns, rows)``."""
-    errors = torch.zeros_like(columns)
-    groups: list[_Group] = []
-    for start in range(0, len(columns), group_size):
-        own = slice(start, start + group_size)
-        grid = best_grid(columns[own].T.unsqueeze(1), importance[own])
-        scale, zero_point = grid.scale[:, 0], grid.zero_point[:, 0]
-        taken = torch.empty_like(columns[own])
-        for offset, column in enumerate(range(start, start + group_size)):
-            taken[offset] = ((columns[column] / scale).round() + zero_point).clamp(0, LEVELS)
-            errors[column] = (columns[column] - (taken[offset] - zero_point) * scale) / factor[column, column]
-            columns[column:] -= kept[column:] * torch.outer(factor[column, column:], errors[column])
-        groups.append(_Group(taken.T, scale, zero_point))
-    return groups, errors
-
-
-def _upper_factor(second_moment: Tensor) -> Tensor:
-    """Return the upper Cholesky factor of the inverse, with as much dampening as that needs."""
-    mean = second_moment.diagonal().mean().clamp_min(torch.finfo(second_moment.dtype).tiny)
-    eye = torch.eye(len(second_moment), dtype=second_moment.dtype, device=second_moment.device)
-    for power in range(7):
-        lower, failed = torch.linalg.cholesky_ex(second_moment + DAMPENING * 10**power * mean * eye)
-        if failed:
-            continue
-        upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-        if not failed and bool(torch.isfinite(upper).all()):
-            return torch.as_tensor(upper)
-    return eye  # no direction stands out: plain rounding
+def _grid_of(group: Tensor, importance: Tensor) -> _GroupGrid:
+    grid = best_grid(group.unsqueeze(1), importance)
+    return _GroupGrid(grid.scale[:, 0], grid.zero_point[:, 0])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pah_opt.errors import DataError, UnsupportedModelError
-from pah_opt.models.calibration import calibration_batches, evenly_spaced, watching_inputs
+from pah_opt.models.calibration import calibration_batches, watching_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 SAMPLE_ROWS = 512
 """Rows kept of each layer's inputs: enough to compare ways of rounding, little memory (170 MB for a ViT-B)."""
-FEWEST_IMAGES = 8
-"""With fewer calibration images, what is seen says little about other images."""
 
 
 @dataclass
@@ -45,21 +43,6 @@ class Seen:
         self.rows = torch.cat((self.rows, rows))
         self.low = torch.minimum(self.low, low)
         self.high = torch.maximum(self.high, high)
-
-
-def enough_images(split: Split | None, count: int, purpose: str) -> Split:
-    """Return at most ``count`` images of a split.
-
-    Raises:
-        DataError: there are none, or too few to say anything.
-    """
-    found = 0 if split is None else len(split)
-    if split is None or found < FEWEST_IMAGES:
-        raise DataError(
-            f"{purpose} needs at least {FEWEST_IMAGES} calibration images and has {found}; "
-            "pass data with more training images"
-        )
-    return evenly_spaced(split, max(count, FEWEST_IMAGES))
 
 
 class _Watcher:

@@ -8,6 +8,7 @@ import torch
 
 from pah_opt.errors import DataError
 from pah_opt.models.calibration import BlockRunner, collect_inputs_covariance, evenly_spaced, watching_inputs
+from pah_opt.models.selection import inputs_shared
 from pah_opt.strategies.unstructured.moments import Seen
 
 if TYPE_CHECKING:
@@ -21,19 +22,6 @@ if TYPE_CHECKING:
     from pah_opt.strategies.unstructured.config import Observation
 
     Change = Callable[[Mapping[str, nn.Linear], Seen], None]
-
-
-def inputs_shared(block: Block, paths: Iterable[str]) -> dict[str, list[str]]:
-    """Group a block's layers by the input they share: the first path of each group, and all of them.
-
-    Query, key and value read the same tokens, and so do a gate and its partner: they are observed once.
-    """
-    attention, mlp = block.attention, block.mlp
-    leaders = {attention.key: attention.query, attention.value: attention.query, mlp.gate: mlp.fc1}
-    grouped: dict[str, list[str]] = {}
-    for path in paths:
-        grouped.setdefault(leaders.get(path, path), []).append(path)
-    return {members[0]: members for members in grouped.values()}
 
 
 @torch.no_grad()
