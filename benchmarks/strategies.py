@@ -144,6 +144,7 @@ def quantized() -> list[Row]:
         row("int8", "bitsandbytes", 0.2, scheme="int8"),
         row("nf4", "bitsandbytes", 0.5, scheme="nf4"),
         row("fp4", "bitsandbytes", None, scheme="fp4"),
+        row("nf4, each weight alone", "bitsandbytes", None, scheme="nf4", rounding="nearest"),
     ]
 
 
