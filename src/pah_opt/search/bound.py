@@ -84,9 +84,14 @@ class BoundSpace:
         return self.choose(lambda each: each.at(generator.random()))
 
     def neighbour(self, values: Values, generator: Random, changes: int = 1) -> Values:
-        """Change about ``changes`` of the values, numbers by little; what a new step needs is chosen at random."""
+        """Change about ``changes`` of the values, numbers by little; what a new step needs is chosen at random.
+
+        One value changes for certain; which one, is drawn among parameters, those of all places (``per``) counting as
+        one: else a space with a choice for each layer would hardly ever change anything else.
+        """
         share = changes / max(1, len(values))
-        forced = generator.choice(sorted(values))
+        groups = [[each.name for each in places if each.name in values] for places in self.groups().values()]
+        forced = generator.choice(generator.choice([group for group in groups if group]))
 
         def pick(each: Parameter) -> Value:
             old = values.get(each.name)
@@ -95,6 +100,33 @@ class BoundSpace:
             return _moved(each, old, generator) if each.name == forced or generator.random() < share else old
 
         return self.choose(pick)
+
+    def between(self, values: Values, goal: Values, share: float, generator: Random) -> Values:
+        """Go a share of the way to ``goal``: numbers that far, choices with that probability.
+
+        Args:
+            values: where to start.
+            goal: where to go; what it does not name stays.
+            share: of the way, 0 to 1.
+            generator: draws the choices.
+        """
+
+        def pick(each: Parameter) -> Value:
+            old = values.get(each.name, goal.get(each.name, each.at(0.5)))
+            new = goal.get(each.name, old)
+            if each.kind == "choice":
+                return new if generator.random() < share else old
+            return each.at(each.share_of(old) + share * (each.share_of(new) - each.share_of(old)))
+
+        return self.choose(pick)
+
+    def groups(self) -> dict[str, list[Parameter]]:
+        """Return the parameters by what they choose: those of all places (``per``) together, every other one alone."""
+        found: dict[str, list[Parameter]] = {}
+        for each in self.parameters:
+            name = each.name if each.per is None else each.name.removesuffix(str(each.path[-1]))
+            found.setdefault(name, []).append(each)
+        return found
 
     def recipe(self, values: Mapping[str, Value], name: str) -> Recipe | None:
         """Make the recipe; None when every step was left out."""
@@ -132,9 +164,7 @@ def _moved(each: Parameter, old: Value, generator: Random) -> Value:
     if each.kind == "choice":
         others = [label for label in each.labels if label != old]
         return generator.choice(others or each.labels)
-    width = each.high - each.low
-    share = (float(old) - each.low) / width if width else 0.0
-    return each.at(min(1.0, max(0.0, share + generator.gauss(0.0, 0.15))))
+    return each.at(min(1.0, max(0.0, each.share_of(old) + generator.gauss(0.0, 0.15))))
 
 
 class _Binder:

@@ -9,6 +9,8 @@ from pah_opt.errors import Problem, RecipeError
 from pah_opt.search.judge import DOUBTED_LATENCY, SLACK
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pah_opt.search.bound import BoundSpace, Values
     from pah_opt.search.budget import Budget
     from pah_opt.search.judge import Judge
@@ -26,10 +28,13 @@ class Extremes:
     Args:
         bound: the space.
         judge: predicts.
+        by_place: try each place's choice by itself too, not only the same one at all places: slower, and finds more
+            where places differ in what makes them cheap.
     """
 
     bound: BoundSpace
     judge: Judge
+    by_place: bool = True
     _known: dict[str, dict[str, float] | None] = field(default_factory=dict)
 
     def least(self, figure: str) -> tuple[float, Values] | None:
@@ -45,20 +50,38 @@ class Extremes:
             found = self._figure(values, figure)
             if found is not None and (best is None or found < best[0]):
                 best = (found, values)
+        together = list(self.bound.groups().values())
+        alone = [(each,) for each in self.bound.parameters if each.per is not None] if self.by_place else []
         improved = best is not None
         while improved and best is not None:
             improved = False
-            for each in self.bound.parameters:
-                better = self._turn(each, best, figure)
+            for places in (*together, *alone):
+                better = self._turn(places, best, figure)
                 improved, best = improved or better is not best, better
         return best
 
-    def _turn(self, each: Parameter, best: tuple[float, Values], figure: str) -> tuple[float, Values]:
-        for value in each.probes() if each.name in best[1] else ():
-            if value == best[1][each.name] or len(self._known) >= MOST_PLANS:
-                continue
-            known = {**best[1], each.name: value}
-            values = self.bound.choose(lambda p, known=known: known.get(p.name, p.at(0.5)))  # type: ignore[misc]
+    def decisive(self, best: tuple[float, Values], figure: str) -> Values:
+        """Return those of the values of :meth:`least` whose every alternative costs more: what makes it cheap."""
+        found: Values = {}
+        for places in self.bound.groups().values():
+            there = [each.name for each in places if each.name in best[1]]
+            others = [self._alternative(there, value, best[1]) for value in places[0].probes()] if there else []
+            costs = [self._figure(values, figure) for values in others if values != best[1]]
+            if all(cost is None or cost > best[0] for cost in costs):
+                found |= {name: best[1][name] for name in there}
+        return found
+
+    def _alternative(self, names: list[str], value: Value, base: Values) -> Values:
+        known = {**base, **dict.fromkeys(names, value)}
+        return self.bound.choose(lambda each: known.get(each.name, each.at(0.5)))
+
+    def _turn(self, places: Sequence[Parameter], best: tuple[float, Values], figure: str) -> tuple[float, Values]:
+        """Give all ``places`` the same value, each of their values in turn; return the best of all."""
+        there = [each.name for each in places if each.name in best[1]]
+        for value in places[0].probes() if there else ():
+            if len(self._known) >= MOST_PLANS:
+                break
+            values = self._alternative(there, value, best[1])
             found = self._figure(values, figure)
             if found is not None and found < best[0]:
                 best = (found, values)

@@ -79,6 +79,13 @@ class Parameter:
         found = min(max(found, self.low), self.high)
         return round(found) if self.kind == "int" else float(found)
 
+    def share_of(self, value: Value) -> float:
+        """Return where a number lies in the range, from 0 to 1: :meth:`at` turned round."""
+        low, high, number = self.low, self.high, float(value)
+        if self.log:
+            low, high, number = math.log(low), math.log(high), math.log(number)
+        return (number - low) / (high - low) if high > low else 0.0
+
     @property
     def size(self) -> float:
         """How many values there are; infinite for a continuous range."""

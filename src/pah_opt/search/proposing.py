@@ -19,6 +19,23 @@ ORDINARY = 4
 """Judged trials before neighbours of the front are tried."""
 TRIES = 20
 """Neighbours that are looked at for one that was not tried yet."""
+CANDIDATES = 4
+"""Neighbours whose cost is predicted, to try one that should be cheaper."""
+TOWARDS = 0.5
+"""Share of the neighbours that lie on the way to the cheapest recipe of the space."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a look at the whole space gives.
+
+    Args:
+        cheap: values that make recipes cheap; none where plans cannot tell.
+        starts: what to try next.
+    """
+
+    cheap: Values
+    starts: list[Values]
 
 
 @dataclass
@@ -30,21 +47,24 @@ class Proposer:
         budget: the limits.
         seed: of every choice.
         starts: what to try first.
-        more_starts: gives more of them, once those were tried; asked once, because it may take a while.
+        survey: looks at the space as a whole; asked once, after the first starts were tried, because it takes a while.
         neighbours: whether neighbours of the front are tried in turn with the sampler's proposals.
+        predict: tells what a choice will cost, without running it; None where it cannot tell.
     """
 
     bound: BoundSpace
     budget: Budget
     seed: int = 0
     starts: list[Values] = field(default_factory=list)
-    more_starts: Callable[[], list[Values]] | None = None
+    survey: Callable[[], Survey] | None = None
     neighbours: bool = True
+    predict: Callable[[Values], float | None] = lambda _: None
     tried: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Seed the choices."""
         self._generator = random.Random(self.seed)
+        self._cheap: Values = {}
 
     def next(self, records: Sequence[Record], *, repeats: int = 0) -> tuple[Values | None, str]:
         """Return what to try, or None for what the sampler proposes; and where it comes from.
@@ -60,14 +80,34 @@ class Proposer:
             return self._fresh(lambda: self.bound.at_random(self._generator)), "random"
         best = best_of(records, self.budget)
         if self.neighbours and len(best) > 0 and len(records) % 2 and _judged(records) >= ORDINARY:
-            chosen = self._generator.choice(best)
-            return self._fresh(lambda: self.bound.neighbour(dict(chosen.values), self._generator)), "neighbour"
+            return self._neighbour(best), "neighbour"
         return None, "sampler"
 
+    def _neighbour(self, best: Sequence[Record]) -> Values:
+        """Return a neighbour of the front; half of the time one from its cheapest towards what is cheaper."""
+        if self._cheap and self._generator.random() < TOWARDS:
+            return self._fresh(self._towards(dict(best[0].values), self._cheap))
+        return self._cheaper(dict(self._generator.choice(best).values))
+
+    def _towards(self, base: Values, goal: Values) -> Callable[[], Values]:
+        return lambda: self.bound.between(base, goal, self._generator.uniform(0.2, 0.8), self._generator)
+
+    def _cheaper(self, base: Values) -> Values:
+        """Return the first of a few neighbours that is predicted to cost less; any where none is."""
+        limit = self.predict(base)
+        found: list[Values] = []
+        for _ in range(CANDIDATES):
+            found.append(self._fresh(lambda: self.bound.neighbour(base, self._generator)))
+            cost = None if limit is None else self.predict(found[-1])
+            if cost is not None and limit is not None and cost < limit:
+                return found[-1]
+        return found[0]
+
     def _next_start(self) -> Values | None:
-        while self.starts or self.more_starts is not None:
-            if not self.starts and self.more_starts is not None:
-                self.starts, self.more_starts = self.more_starts(), None
+        while self.starts or self.survey is not None:
+            if not self.starts and self.survey is not None:
+                found, self.survey = self.survey(), None
+                self.starts, self._cheap = list(found.starts), found.cheap
             while self.starts:
                 values = self.starts.pop(0)
                 if not self._known(values):

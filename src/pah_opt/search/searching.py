@@ -21,12 +21,12 @@ from pah_opt.search.bound import BoundSpace, Values
 from pah_opt.search.budget import Budget
 from pah_opt.search.child import Child
 from pah_opt.search.engines import Engine, Local
-from pah_opt.search.extremes import check_limits
+from pah_opt.search.extremes import Extremes, check_limits
 from pah_opt.search.inputs import cut, model_digest
 from pah_opt.search.judge import Judge
 from pah_opt.search.lock import locked
 from pah_opt.search.loop import Loop
-from pah_opt.search.proposing import Proposer, best_of
+from pah_opt.search.proposing import Proposer, Survey, best_of
 from pah_opt.search.ray_engine import RayEngine
 from pah_opt.search.result import SearchResult
 from pah_opt.search.settings import Settings
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pah_opt.report import Report
     from pah_opt.search.records import Record
 
-SCAN_SHARE = 0.15
+SCAN_SHARE = 0.1
 """Of the time of a search that the scan of per-layer choices may take."""
 
 
@@ -153,7 +153,8 @@ class _Run:
             self.bound, self.budget, self.settings.seed + len(records),
             [*simple_starts(self.bound), *strongest] if self.settings.starts else [],
             # A search that goes on has had its scan.
-            self._scanned if self.settings.starts and not records else None, self.settings.neighbours,
+            (lambda: self._survey(scan=not records)) if self.settings.starts else None,
+            self.settings.neighbours, self._predicted_cost,
         )  # fmt: skip
         spent = max((record.at_s for record in records), default=0.0) + time.perf_counter() - began
         loop = Loop(
@@ -168,9 +169,24 @@ class _Run:
     def _limit_s(self) -> float:
         return float("inf") if self.settings.minutes is None else 60.0 * self.settings.minutes
 
-    def _scanned(self) -> list[Values]:
-        self.progress.message("scanning per-layer choices for starting points")
-        return knapsack_starts(self.bound, self.judge, SCAN_SHARE * self._limit_s)
+    def _predicted_cost(self, values: Values) -> float | None:
+        recipe = self.bound.recipe(values, "neighbour")
+        if recipe is None or not self.settings.screening:
+            return None
+        try:
+            return self.judge.predict(recipe).get(self.budget.figure)
+        except RecipeError:
+            return None
+
+    def _survey(self, *, scan: bool) -> Survey:
+        """Look at the space as a whole: the cheapest recipe by its plan, and a scan of per-layer choices."""
+        self.progress.message("looking for the cheapest recipe, and scanning per-layer choices")
+        extremes, figure = Extremes(self.bound, self.judge, by_place=False), self.budget.figure
+        least = extremes.least(figure)
+        scanned = knapsack_starts(self.bound, self.judge, SCAN_SHARE * self._limit_s) if scan else []
+        if least is None:
+            return Survey({}, scanned)
+        return Survey(extremes.decisive(least, figure), [*scanned, least[1]])
 
     def _engine(self) -> Engine:
         limit = self.settings.trial_limit_s

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -83,13 +82,10 @@ def knapsack_starts(bound: BoundSpace, judge: Judge, limit_s: float = float("inf
         judge: of the model.
         limit_s: seconds that the scan may take.
     """
-    groups: dict[tuple[int, str], list[Parameter]] = defaultdict(list)
-    for each in bound.parameters:
-        if each.per is not None and each.kind == "choice" and len(each.choices) > 1:
-            groups[each.step, each.name.removesuffix(str(each.path[-1]))].append(each)
+    groups = [group for group in bound.groups().values() if group[0].per and len(group[0].choices) > 1]
     started = time.perf_counter()
     starts: list[Values] = []
-    for places in groups.values():
+    for places in groups:
         scan = Scan(bound, judge, tuple(places))
         found = scan.run(started + limit_s)
         starts += [] if found is None else list(scan.allocations(found))
@@ -122,18 +118,17 @@ class Scan:
         gentlest = self._gentlest()
         found: dict[tuple[str, Value], Damage] = {}
         cells = [(place, choice) for place in self.places for choice in place.labels]
-        fastest = 0.0
+        began = time.perf_counter()
         for done, (place, choice) in enumerate(cells):
-            began = time.perf_counter()
-            if began + fastest * (len(cells) - done) > until:
+            now = time.perf_counter()
+            expected = (now - began) / done * (len(cells) - done) if done else 0.0
+            if now + expected > until:
                 return None
             values = self._only({each.name: gentlest for each in self.places} | {place.name: choice})
             damage = self._try(values, pixels, dense)
             if damage is None:
                 return None
             found[place.name, choice] = Damage(place.name, choice, *damage)
-            took = time.perf_counter() - began
-            fastest = min(fastest, took) if done else took
         return found
 
     def allocations(self, found: dict[tuple[str, Value], Damage]) -> Iterator[Values]:
