@@ -96,6 +96,7 @@ def unstructured() -> list[Row]:
     rows.append(Row("unstructured", "90%", "sparsegpt + recover", 3.0, recovered))
     for method, use in (("magnitude", "magnitude-pruning"), ("sparsegpt", "sparsegpt")):
         rows.append(Row("2:4", "50%", method, _aim(method, 1.5), (Step.of(use, pattern="2:4"),)))
+    rows.append(Row("2:4", "50% of the MLP", "semi-structured", 1.5, (Step.of("semi-structured"),)))
     return rows
 
 

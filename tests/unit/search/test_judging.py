@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from dataclasses import replace
 
 import pytest
@@ -15,12 +16,14 @@ from pah_opt.registry import default_registry
 from pah_opt.search import Budget
 from pah_opt.search.bound import BoundSpace
 from pah_opt.search.clock import paired_speed
+from pah_opt.search.extremes import Extremes
 from pah_opt.search.front import Point
 from pah_opt.search.judge import Judge
 from pah_opt.search.latency_table import LatencyTable
 from pah_opt.search.looking import Looker
+from pah_opt.search.proposing import Proposer, Survey
 from pah_opt.search.racing import Rivals, beyond_doubt, rungs
-from pah_opt.search.records import Record
+from pah_opt.search.records import Record, Rung
 from pah_opt.search.space import Space
 from pah_opt.search.starts import knapsack_starts, simple_starts
 from pah_opt.splits import Data
@@ -143,3 +146,63 @@ def test_the_dense_model_is_left_as_it_was(judge: Judge, model: nn.Module) -> No
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     judge(HALF, Rivals({}), NOTHING)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+DECIDING = """
+steps:
+  - {use: structured-pruning, optional: true, with: {target: {params: {low: 0.6, high: 0.9}},
+     scope: {choices: [layer, global]}}}
+  - {use: torchao, with: {scheme: int8-weight-only,
+     per_layer: {per: block, choices: [float, int8-weight-only]}}}
+"""
+
+
+def test_what_makes_recipes_cheap_is_found_on_plans_and_what_does_not_matter_is_left_out(judge: Judge) -> None:
+    bound = BoundSpace.of(
+        Space.from_yaml(DECIDING), default_registry(), judge.model, judge.adapter.layout(judge.model)
+    )  # fmt: skip
+    extremes = Extremes(bound, judge, by_place=False)
+    best = extremes.least("artifact_bytes")
+    assert best is not None
+    found = {bound.named(name).path: bound.named(name).value(value) for name, value in
+             extremes.decisive(best, "artifact_bytes").items()}  # fmt: skip
+    assert found.pop(()) is True
+    assert found.pop(("target", "params")) == 0.6
+    assert set(found.values()) == {"int8-weight-only"}, "the scope costs nothing either way"
+
+
+def test_proposals_after_the_survey_lie_between_the_front_and_what_is_cheap(judge: Judge) -> None:
+    space = "steps: [{use: magnitude-pruning, with: {sparsity: {low: 0.05, high: 0.9}}}]"
+    bound = BoundSpace.of(Space.from_yaml(space), default_registry(), judge.model,
+                          judge.adapter.layout(judge.model))  # fmt: skip
+    (name,) = (each.name for each in bound.parameters)
+    budget = Budget(minimise="size", top1_drop_pp=50)
+    surveys: list[None] = []
+
+    def survey() -> Survey:
+        surveys.append(None)
+        return Survey({name: 0.9}, [{name: 0.9}])
+
+    proposer = Proposer(bound, budget, starts=[{name: 0.1}], survey=survey)
+    assert proposer.next([]) == ({name: 0.1}, "start")
+    assert not surveys, "the first trials do not wait for it"
+    assert proposer.next([]) == ({name: 0.9}, "start")
+    figures = {"artifact_bytes": 100.0, "top1_drop_pp": 0.0}
+    records = [
+        Record(number, "done", None, {name: 0.1}, figures=dict(figures), rungs=(Rung(10, 0.0),)) for number in range(5)
+    ]
+    seen = {float((proposer.next(records)[0] or {name: -1.0})[name]) for _ in range(12)}
+    assert surveys == [None], "asked once"
+    assert any(0.25 < value < 0.8 for value in seen)
+
+
+def test_between_moves_numbers_that_far_and_keeps_what_the_goal_does_not_name(judge: Judge) -> None:
+    bound = BoundSpace.of(
+        Space.from_yaml(DECIDING), default_registry(), judge.model, judge.adapter.layout(judge.model)
+    )  # fmt: skip
+    values = bound.choose(lambda each: each.at(0.0) if each.path else each.at(1.0))
+    (target,) = (each.name for each in bound.parameters if each.path == ("target", "params"))
+    (scope,) = (each.name for each in bound.parameters if each.path == ("scope",))
+    found = bound.between(values, {target: 0.9}, 0.5, random.Random(0))
+    assert found[target] == pytest.approx(0.75)
+    assert found[scope] == values[scope]
