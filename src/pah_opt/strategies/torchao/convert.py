@@ -78,6 +78,8 @@ def quantize_static(layer: nn.Linear, fixed: Fixed, *, whole_weight: bool = Fals
     if fixed.divisor is not None:
         scaled = layer.weight.detach() * fixed.divisor.to(layer.weight)
         layer.weight = nn.Parameter(scaled, requires_grad=False)
+    if fixed.shift is not None and layer.bias is not None:
+        layer.bias = nn.Parameter(layer.bias.detach() + fixed.shift.to(layer.bias), layer.bias.requires_grad)
     config = ao.Int8StaticActivationInt8WeightConfig(
         act_quant_scale=fixed.scale,
         act_quant_zero_point=fixed.zero_point,

@@ -1,14 +1,16 @@
 """Scales for activations that are fixed beforehand: what keeps static int8 from ruining a Vision Transformer.
 
 torchao multiplies static activations with one scale for the whole tensor, since a scale for each token would depend on
-the batch. A few outlier channels then take most of the 256 steps from all others. Three things keep the loss small:
+the batch. A few outlier channels then take most of the 256 steps from all others. Four things keep the loss small:
 outliers are divided out of the activations and multiplied into the weights (SmoothQuant), which have a scale for each
-row; a zero point lets one-sided activations (after GELU) use all steps; and the range is chosen for the least error.
+row; a zero point lets one-sided activations (after GELU) use all steps; the range is chosen for the least error;
+and what outputs then lose on average goes back into the bias.
 
 Pure functions of tensors.
 
 References:
     Xiao et al., SmoothQuant, https://arxiv.org/abs/2211.10438.
+    Nagel et al., Data-Free Quantization (bias correction), https://arxiv.org/abs/1906.04721.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ class Fixed(NamedTuple):
             multiplied by it.
         alpha: how much of the outliers moved into the weight; None when none did.
         error: relative error of the layer's output on the sample, 0 to 1.
+        shift: what the layer's outputs lose on average, ``(out,)``, for its bias to give back; None when not known.
     """
 
     scale: Tensor
@@ -55,6 +58,7 @@ class Fixed(NamedTuple):
     divisor: Tensor | None
     alpha: float | None
     error: float
+    shift: Tensor | None = None
 
 
 def fix(seen: Seen, weight: Tensor, smooth: float | Literal["auto"] | None, steps: Steps = ALL) -> Fixed:
@@ -93,9 +97,10 @@ def _with_alpha(seen: Seen, weight: Tensor, alpha: float | None, steps: Steps) -
     scale, zero_point = _least_squares(rows, low, high, scaled.square().sum(dim=0), steps)
     wanted = seen.rows @ weight.T
     got = _rounded(rows, scale, zero_point, steps) @ rounded_rows(scaled, steps).T
-    error = float((got - wanted).norm() / wanted.norm().clamp_min(1e-12))
+    shift = (wanted - got).mean(dim=0)
+    error = float((got + shift - wanted).norm() / wanted.norm().clamp_min(1e-12))
     zero_point = _shaped(zero_point, seen.ndim).to(torch.int8)
-    return Fixed(_shaped(scale, seen.ndim), zero_point, divisor, alpha, error)
+    return Fixed(_shaped(scale, seen.ndim), zero_point, divisor, alpha, error, shift)
 
 
 def _least_squares(rows: Tensor, low: Tensor, high: Tensor, importance: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
