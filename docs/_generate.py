@@ -5,6 +5,7 @@ A page generated from the registry cannot fall behind the code, and needs no cop
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,34 @@ def presets_page() -> str:
         "# Presets\n\nNamed recipes that ship with the library: `pah-opt run NAME --model … --data …`, or start your "
         "own from one with `pah-opt presets NAME > mine.yaml`. Figures: [Choosing a recipe](choosing.md).\n"
     )
-    return head + "".join(_preset(each) for each in default_registry().presets.values())
+    measured = measured_presets(ROOT / "benchmarks" / "results" / "presets.json")
+    return head + measured + "".join(_preset(each) for each in default_registry().presets.values())
+
+
+def measured_presets(results: Path) -> str:
+    """Return the figures of the presets that were measured, with the conditions; nothing where there are none."""
+    if not results.exists():
+        return ""
+    found = json.loads(results.read_text(encoding="utf-8"))
+    first, *_, last = found["batches"]
+    text = (
+        f"\nMeasured by `benchmarks/presets.py`: {found['model']} on {found['data']}, {found['calibration_images']} "
+        f"calibration images, {found['cpu']}, {found['threads']} threads, torch {found['torch']}. Times in turns with "
+        f"the dense model in fp32: *faster* at batch {first}, *throughput* at batch {last}. A preset that is not in the "
+        "table was not measured yet.\n\n"
+        "| preset | top-1 | change, points (95 %) | file, MB | faster | throughput | test images | made in |\n"
+        "|---|---|---|---|---|---|---|---|\n"
+    )
+    return text + "".join(_measured(name, row) for name, row in found["presets"].items())
+
+
+def _measured(name: str, row: dict[str, Any]) -> str:
+    low, high = row["top1_ci95_pp"]
+    return (
+        f"| `{name}` | {row['top1']:.2%} | {row['top1_delta_pp']:+.2f} ({low:+.2f} to {high:+.2f}) "
+        f"| {row['artifact_bytes'] / 1e6:.1f} | {row['speedup_p50_x']:.2f}x | {row['throughput_x']:.2f}x "
+        f"| {row['images']:,} | {row['made_s']:.0f} s |\n"
+    )
 
 
 def _preset(recipe: Recipe) -> str:

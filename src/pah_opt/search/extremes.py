@@ -30,11 +30,13 @@ class Extremes:
         judge: predicts.
         by_place: try each place's choice by itself too, not only the same one at all places: slower, and finds more
             where places differ in what makes them cheap.
+        most_plans: how many recipes are planned at most.
     """
 
     bound: BoundSpace
     judge: Judge
     by_place: bool = True
+    most_plans: int = MOST_PLANS
     _known: dict[str, dict[str, float] | None] = field(default_factory=dict)
 
     def least(self, figure: str) -> tuple[float, Values] | None:
@@ -42,7 +44,7 @@ class Extremes:
 
         Each parameter in turn takes whichever of its values (ends and middle of a range) gives the least, until a
         whole turn improves nothing. That finds the least of the space where parameters do not work against one
-        another, as with limits of size; it looks at no more than :data:`MOST_PLANS` plans.
+        another, as with limits of size; it looks at no more than ``most_plans``.
         """
         best: tuple[float, Values] | None = None
         for share in (1.0, 0.0, 0.5):
@@ -79,7 +81,7 @@ class Extremes:
         """Give all ``places`` the same value, each of their values in turn; return the best of all."""
         there = [each.name for each in places if each.name in best[1]]
         for value in places[0].probes() if there else ():
-            if len(self._known) >= MOST_PLANS:
+            if len(self._known) >= self.most_plans:
                 break
             values = self._alternative(there, value, best[1])
             found = self._figure(values, figure)

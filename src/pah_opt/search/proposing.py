@@ -87,19 +87,19 @@ class Proposer:
         """Return a neighbour of the front; half of the time one from its cheapest towards what is cheaper."""
         if self._cheap and self._generator.random() < TOWARDS:
             return self._fresh(self._towards(dict(best[0].values), self._cheap))
-        return self._cheaper(dict(self._generator.choice(best).values))
+        return self._cheaper(self._generator.choice(best))
 
     def _towards(self, base: Values, goal: Values) -> Callable[[], Values]:
         return lambda: self.bound.between(base, goal, self._generator.uniform(0.2, 0.8), self._generator)
 
-    def _cheaper(self, base: Values) -> Values:
+    def _cheaper(self, base: Record) -> Values:
         """Return the first of a few neighbours that is predicted to cost less; any where none is."""
-        limit = self.predict(base)
+        values, limit = dict(base.values), point_of(base, self.budget).cost
         found: list[Values] = []
         for _ in range(CANDIDATES):
-            found.append(self._fresh(lambda: self.bound.neighbour(base, self._generator)))
-            cost = None if limit is None else self.predict(found[-1])
-            if cost is not None and limit is not None and cost < limit:
+            found.append(self._fresh(lambda: self.bound.neighbour(values, self._generator)))
+            cost = self.predict(found[-1])
+            if cost is None or cost < limit:
                 return found[-1]
         return found[0]
 

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 SCAN_SHARE = 0.1
 """Of the time of a search that the scan of per-layer choices may take."""
+SURVEY_PLANS = 24
+"""Recipes that are planned to find a cheap one; the limits are checked with more."""
 
 
 def search(
@@ -181,7 +183,8 @@ class _Run:
     def _survey(self, *, scan: bool) -> Survey:
         """Look at the space as a whole: the cheapest recipe by its plan, and a scan of per-layer choices."""
         self.progress.message("looking for the cheapest recipe, and scanning per-layer choices")
-        extremes, figure = Extremes(self.bound, self.judge, by_place=False), self.budget.figure
+        extremes = Extremes(self.bound, self.judge, by_place=False, most_plans=SURVEY_PLANS)
+        figure = self.budget.figure
         least = extremes.least(figure)
         scanned = knapsack_starts(self.bound, self.judge, SCAN_SHARE * self._limit_s) if scan else []
         if least is None:
