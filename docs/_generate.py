@@ -95,8 +95,8 @@ def measured_presets(results: Path) -> str:
     text = (
         f"\nMeasured by `benchmarks/presets.py`: {found['model']} on {found['data']}, {found['calibration_images']} "
         f"calibration images, {found['cpu']}, {found['threads']} threads, torch {found['torch']}. Times in turns with "
-        f"the dense model in fp32: *faster* at batch {first}, *throughput* at batch {last}. Presets that are not in the "
-        "table were not measured yet.\n\n"
+        f"the dense model in fp32: *faster* at batch {first}, *throughput* at batch {last}. Presets that are not in "
+        "the table were not measured yet.\n\n"
         "| preset | top-1 | change, points (95 %) | file, MB | faster | throughput | test images | made in |\n"
         "|---|---|---|---|---|---|---|---|\n"
     )
