@@ -91,7 +91,7 @@ def measured_presets(results: Path) -> str:
     if not results.exists():
         return ""
     found = json.loads(results.read_text(encoding="utf-8"))
-    first, *_, last = found["batches"]
+    first, last = found["batches"][0], found["batches"][-1]
     text = (
         f"\nMeasured by `benchmarks/presets.py`: {found['model']} on {found['data']}, {found['calibration_images']} "
         f"calibration images, {found['cpu']}, {found['threads']} threads, torch {found['torch']}. Times in turns with "
