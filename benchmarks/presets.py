@@ -1,10 +1,11 @@
-"""Every preset on a real model: accuracy, bytes and speed beside the dense one, each in a comparison of its own.
+"""Presets (or other recipes) on a real model: accuracy, bytes and speed beside the dense one, each compared by itself.
 
 Resumable: a preset that is in the results already, with the same recipe and images, is not run again. A preset that
 cannot run here (a GPU is missing, say) is left out with its reason. The documentation's page of presets shows the
 results.
 
     python benchmarks/presets.py --model DENSE_FOLDER --data CIFAR10_FOLDER
+    python benchmarks/presets.py ... '{name: tome-50, steps: [{use: tome, with: {keep: 0.5}}]}'   # any other recipe
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", default="uoft-cs/cifar10")
-    parser.add_argument("--presets", nargs="+", default=list(default_registry().presets))
+    parser.add_argument("recipes", nargs="*", default=list(default_registry().presets), metavar="RECIPE")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--train-limit", type=int, default=4000)
     parser.add_argument("--test-limit", type=int, default=1000)
@@ -75,8 +76,8 @@ def main() -> None:
         test_limit=options.test_limit,
     )  # fmt: skip
     rows: dict[str, Any] = json.loads(options.results.read_text())["presets"] if options.results.exists() else {}
-    for name in options.presets:
-        recipe = default_registry().preset(name)
+    for recipe in map(default_registry().recipe, options.recipes):
+        name = recipe.name
         if rows.get(name, {}).get("recipe_sha256") == recipe.sha256:
             continue
         try:
