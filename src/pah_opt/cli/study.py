@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @click.argument("study", metavar="STUDY")
 @click.option("--out", type=click.Path(file_okay=False), default="out/study", show_default=True, metavar="FOLDER",
               help="Where finished cells and the report go; an interrupted study goes on from there.")  # fmt: skip
-@click.option("--only", metavar="GLOB", help="Run only rows whose name matches, such as 'sparse-*'.")
+@click.option("--only", multiple=True, metavar="GLOB",
+              help="Run only rows whose name matches, such as 'sparse-*'; may be given several times.")  # fmt: skip
 @click.option("--lang", type=click.Choice(["en", "fr"]), default="en", show_default=True,
               help="Language of the report.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check the study and list its cells; run nothing.")
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 def command(
     study: str,
     out: str,
-    only: str | None,
+    only: tuple[str, ...],
     lang: Literal["en", "fr"],
     dry_run: bool,
     model: str | None,
@@ -52,7 +53,7 @@ def command(
         click.get_current_context().exit(1)
 
 
-def _show_plan(study: Study, only: str | None, *, as_json: bool) -> None:
+def _show_plan(study: Study, only: tuple[str, ...], *, as_json: bool) -> None:
     from pah_opt.study import planned_cells
 
     cells = planned_cells(study, only)

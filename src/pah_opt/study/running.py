@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pah_opt.study.bench import Bench
     from pah_opt.study.messages import Lang
 
+    Patterns = Sequence[str] | str | None
+
 T = tuple[Any, ...]
 
 
@@ -36,7 +38,7 @@ class Planned(NamedTuple):
     what: str
 
 
-def planned_cells(study: Study, only: str | None = None) -> list[Planned]:
+def planned_cells(study: Study, only: Patterns = None) -> list[Planned]:
     """Return every cell of a study, without loading anything; rows once, whatever adaptation they will run on.
 
     Raises:
@@ -60,7 +62,7 @@ def run_study(
     source: Study | Mapping[str, Any] | str | PathLike[str],
     out: str | PathLike[str] = "out/study",
     *,
-    only: str | None = None,
+    only: Patterns = None,
     lang: Lang = "en",
     device: str = "cpu",
     progress: Progress | None = None,
@@ -71,7 +73,8 @@ def run_study(
     Args:
         source: a Study, its data, the path or text of a file, or the name of a study that comes with the library.
         out: folder of the finished cells and the report; a study that was interrupted goes on from there.
-        only: run only rows whose name matches this pattern, such as ``sparse-*``; finished ones are reported too.
+        only: run only rows whose name matches this pattern (or one of several), such as ``sparse-*``; finished ones are
+            reported too.
         lang: language of the report: ``en`` or ``fr``.
         device: where models run, such as ``cuda``.
         progress: shows progress; by default bars on a terminal, nothing elsewhere.
@@ -102,14 +105,16 @@ def run_study(
     return run.result()
 
 
-def _asked(row: Row | None, only: str | None) -> bool:
-    return row is None or only is None or fnmatchcase(row.name, only)
+def _asked(row: Row | None, only: Patterns) -> bool:
+    patterns = [only] if isinstance(only, str) else only or ["*"]
+    return row is None or any(fnmatchcase(row.name, pattern) for pattern in patterns)
 
 
-def _check_only(study: Study, only: str | None) -> None:
-    if not any(_asked(row, only) for row in study.rows()):
-        names = ", ".join(row.name for row in study.rows())
-        raise RecipeError(f"no row's name matches {only!r}; rows: {names}")
+def _check_only(study: Study, only: Patterns) -> None:
+    for pattern in [only] if isinstance(only, str) else only or []:
+        if not any(_asked(row, pattern) for row in study.rows()):
+            names = ", ".join(row.name for row in study.rows())
+            raise RecipeError(f"no row's name matches {pattern!r}; rows: {names}")
 
 
 @dataclass
@@ -117,7 +122,7 @@ class _Run:
     """One run of a study, and what it found so far."""
 
     bench: Bench
-    only: str | None
+    only: Patterns
     adaptations: list[AdaptationResult] = field(default_factory=list)
     rows: list[RowResult] = field(default_factory=list)
     base: str | None = None
