@@ -14,8 +14,9 @@ import pytest
 from tests.unit.study.conftest import MINI
 
 from pah_opt.errors import PahOptError, RecipeError
+from pah_opt.study.reading import read_study
 from pah_opt.study.results import StudyResult
-from pah_opt.study.running import run_study
+from pah_opt.study.running import planned_cells, run_study
 
 EXACT = ("top1", "top1_drop_pp", "file_bytes", "size_x", "params", "sparsity_pct", "macs")
 """Figures that do not depend on how busy the machine is."""
@@ -97,6 +98,13 @@ def test_a_study_whose_adaptations_all_fail_says_why_and_still_writes_its_report
 def test_only_that_matches_nothing_lists_the_rows(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="'sparse-\\*'; rows: zeros-20, zeros-40, zeros-60"):
         run_study(MINI, tmp_path, only="sparse-*")
+    with pytest.raises(RecipeError, match="'sparse-\\*'; rows"):
+        planned_cells(read_study(MINI), ["zeros-20", "sparse-*"])
+
+
+def test_several_patterns_choose_what_any_of_them_matches() -> None:
+    rows = [cell.name for cell in planned_cells(read_study(MINI), ["zeros-6*", "zeros-20"]) if cell.kind == "row"]
+    assert rows == ["zeros-20", "zeros-60"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is a POSIX signal")
