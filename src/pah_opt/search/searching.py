@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.data import as_data, check_fit
-from pah_opt.errors import RecipeError
+from pah_opt.errors import RecipeError, SearchError
 from pah_opt.measure.settings import MeasureSettings
 from pah_opt.models import find_adapter
 from pah_opt.pipeline import apply
@@ -24,7 +24,6 @@ from pah_opt.search.engines import Engine, Local
 from pah_opt.search.extremes import Extremes, check_limits
 from pah_opt.search.inputs import cut, model_digest
 from pah_opt.search.judge import Judge
-from pah_opt.search.lock import locked
 from pah_opt.search.loop import Loop
 from pah_opt.search.proposing import Proposer, Survey, best_of
 from pah_opt.search.ray_engine import RayEngine
@@ -34,6 +33,7 @@ from pah_opt.search.space import Space, SpaceSource, as_space
 from pah_opt.search.starts import knapsack_starts, simple_starts
 from pah_opt.search.study import Study, import_optuna
 from pah_opt.splits import Data
+from pah_opt.storage.lock import locked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +95,7 @@ def search(
     limits = _budget(budget, read)
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
-        held.enter_context(locked(folder))
+        held.enter_context(locked(folder, "search", SearchError))
         run = _Run(model, data, limits, read, folder, registry, progress or default_progress(), chosen)
         result = run.search(measure)
         if out is not None:

@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pah_opt.errors import PahOptError, RecipeError
+from pah_opt.errors import ArtifactError, PahOptError, RecipeError
 from pah_opt.progress import Progress, default_progress
+from pah_opt.storage.lock import locked
 from pah_opt.study.cells import Store, library_versions
 from pah_opt.study.choice import chosen_base
 from pah_opt.study.reading import read_study
@@ -87,7 +88,7 @@ def run_study(
         RecipeError: the study is wrong as written, or ``only`` matches no row; nothing was run.
         DataError: the images cannot be used.
         UnsupportedModelError: the model cannot be loaded.
-        ArtifactError: a result cannot be written.
+        ArtifactError: a result cannot be written, or another study is at work in that folder.
         PahOptError: every adaptation failed; the error of the last.
     """
     from pah_opt.study.bench import Bench
@@ -97,11 +98,12 @@ def run_study(
     study = read_study(source, **changes)
     _check_only(study, only)
     progress = progress or default_progress()
-    run = _Run(Bench(study, Origin.load(study, device), Store(Path(out)), device, progress), only)
-    try:
-        run.everything()
-    finally:
-        write_study(run.result(), out, lang)
+    with locked(Path(out), "study", ArtifactError):
+        run = _Run(Bench(study, Origin.load(study, device), Store(Path(out)), device, progress), only)
+        try:
+            run.everything()
+        finally:
+            write_study(run.result(), out, lang)
     return run.result()
 
 

@@ -20,8 +20,8 @@ from pah_opt.cli import main
 from pah_opt.errors import DataError, MeasurementError, RecipeError, SearchError
 from pah_opt.measure.settings import MeasureSettings
 from pah_opt.search import Budget, Record, SearchResult
-from pah_opt.search.lock import locked
 from pah_opt.splits import Data
+from pah_opt.storage.lock import locked
 from pah_opt.workflow import Source
 
 HERE = Path(__file__).parent
@@ -116,7 +116,7 @@ def test_a_file_that_is_no_storage_is_named(tmp_path: Path, model: nn.Module, da
 
 
 def test_two_searches_in_one_folder_are_refused(tmp_path: Path, model: nn.Module, data: Data) -> None:
-    with locked(tmp_path), pytest.raises(SearchError, match="another search is at work"):
+    with locked(tmp_path, "search", SearchError), pytest.raises(SearchError, match="another search is at work"):
         tiny_search(model, data, out=tmp_path)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from tests.unit.study.conftest import MINI
 
-from pah_opt.errors import PahOptError, RecipeError
+from pah_opt.errors import ArtifactError, PahOptError, RecipeError
+from pah_opt.storage.lock import locked
 from pah_opt.study.reading import read_study
 from pah_opt.study.results import StudyResult
 from pah_opt.study.running import planned_cells, run_study
@@ -100,6 +101,12 @@ def test_only_that_matches_nothing_lists_the_rows(tmp_path: Path) -> None:
         run_study(MINI, tmp_path, only="sparse-*")
     with pytest.raises(RecipeError, match="'sparse-\\*'; rows"):
         planned_cells(read_study(MINI), ["zeros-20", "sparse-*"])
+
+
+def test_two_studies_in_one_folder_are_refused(tmp_path: Path) -> None:
+    """They would compute the same cells side by side, and time one another."""
+    with locked(tmp_path, "study", ArtifactError), pytest.raises(ArtifactError, match="another study is at work"):
+        run_study(MINI, tmp_path)
 
 
 def test_several_patterns_choose_what_any_of_them_matches() -> None:
