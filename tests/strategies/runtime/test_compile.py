@@ -12,6 +12,7 @@ import torch
 import pah_opt
 from pah_opt.environment import Environment
 from pah_opt.errors import IncompatibleStepsError, RecipeError, UnsupportedModelError
+from pah_opt.strategies.runtime.agreement import check_agreement, example_logits, example_pixels, wobble
 from pah_opt.strategies.runtime.compile import COMPILERS, Compile, CompileConfig
 from pah_opt.strategies.runtime.compiled import (
     CompileFallbackWarning,
@@ -297,3 +298,27 @@ def test_models_compiled_in_one_process_do_not_use_up_each_others_compilations(a
     limit = torch._dynamo.config.recompile_limit
     made = [apply(tiny_vit(hidden=16 * (1 + index)), "compile", **CAPTURE_ONLY) for index in range(limit + 2)]
     assert [artifact.steps[0].achieved["graphs"] > 0 for artifact in made] == [True] * (limit + 2)
+
+
+def test_what_rounding_alone_does_to_logits_is_allowed_and_no_more() -> None:
+    """Quantized activations next to a threshold fall to its other side: seen to change a ViT-S's logits by 0.16."""
+    model, before = tiny_vit(), torch.ones(2, 3)
+    assert check_agreement(before, before + 0.15, model, "compiling", 0.04) == pytest.approx(0.15)
+    for after, wobbles in ((before + 0.15, 0.03), (before * float("nan"), float("inf"))):
+        with pytest.raises(UnsupportedModelError, match="compiling changed the logits"):
+            check_agreement(before, after, model, "compiling", wobbles)
+
+
+def test_rounding_does_next_to_nothing_to_a_float_model_and_more_to_an_int8_one(apply: Apply) -> None:
+    from pah_opt.environment import Environment
+    from pah_opt.models import find_adapter
+    from pah_opt.models.builtin import pah_opt_model_adapters
+    from pah_opt.optimizer import Context
+
+    found = []
+    for model in (tiny_vit(), apply(tiny_vit(), "torchao", scheme="int8-dynamic").model):
+        context = Context(find_adapter(model, pah_opt_model_adapters()), Environment())
+        pixels = example_pixels(model, context)
+        found.append(wobble(model, context, pixels, example_logits(model, context, pixels)))
+    assert found[0] < 1e-5
+    assert found[0] < found[1]

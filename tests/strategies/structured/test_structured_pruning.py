@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import ViTConfig, ViTForImageClassification
 
+import pah_opt
 from pah_opt.errors import DataError, RecipeError
 from pah_opt.splits import Batch
 from pah_opt.strategies.structured.config import StructuredConfig
@@ -117,6 +119,17 @@ def test_a_target_is_met_within_two_per_cent(bench: Any, figure: str, scope: str
     if figure == "params":
         count = sum(p.numel() for p in pruned.parameters()) / sum(p.numel() for p in model.parameters())
         assert achieved["kept"]["params"] == pytest.approx(count, abs=1e-3)
+
+
+@pytest.mark.parametrize("keep", [0.85, 0.75, 0.66, 0.5])
+def test_a_target_between_two_numbers_of_heads_is_met_by_the_mlp(keep: float) -> None:
+    """Cut alike, all twelve blocks lose a head at once: 0.75 was missed by 3 % on a ViT-S."""
+    with torch.device("meta"):
+        shape = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "num_hidden_layers": 12}
+        model = ViTForImageClassification(ViTConfig(num_labels=10, **shape)).eval()
+    recipe = pah_opt.Recipe(steps=(pah_opt.Step.of("structured-pruning", target={"macs": keep}, scope="global"),))
+    planned = pah_opt.plan(model, recipe)
+    assert planned.steps[0].figures.macs / planned.before.macs == pytest.approx(keep, rel=0.002)
 
 
 def test_macs_kept_are_those_that_torch_counts(family: Any, bench: Any) -> None:

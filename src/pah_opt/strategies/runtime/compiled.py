@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pah_opt.errors import UnsupportedModelError
 from pah_opt.models.compiling import isolated
 from pah_opt.models.quiet import quiet_compiling, quiet_imports
-from pah_opt.strategies.runtime.agreement import check_agreement, example_logits, example_pixels
+from pah_opt.strategies.runtime.agreement import check_agreement, example_logits, example_pixels, wobble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,6 +125,7 @@ def compile_checked(model: nn.Module, config: CompileConfig, context: Context) -
     """
     pixels = example_pixels(model, context)
     before = example_logits(model, context, pixels)
+    wobbles = wobble(model, context, pixels, before)
     graphs_before = _graph_counts()
     quiet_compiling()  # here too: the block below puts filters back
     with quiet_imports(), warnings.catch_warnings():
@@ -135,7 +136,8 @@ def compile_checked(model: nn.Module, config: CompileConfig, context: Context) -
     if call.failure is not None:
         context.record("reason", call.failure)
         return model
-    context.record("logits_change", check_agreement(before, after, model, "compiling"))
+    context.record("logits_change", check_agreement(before, after, model, "compiling", wobbles))
+    context.record("logits_change_by_rounding", wobbles)
     graphs = _graph_counts() - graphs_before
     context.record("graphs", graphs["graphs"])
     context.record("graph_breaks", {reason: count for reason, count in graphs.items() if reason != "graphs"})

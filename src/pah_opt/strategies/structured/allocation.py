@@ -199,7 +199,25 @@ class Allocator:
         else:
             found = _bisected(lambda s: self._by_shares(request.scaled(s), rankings), request.strongest, total, goal)
         fine: tuple[Kind, ...] = ("mlp",) if "mlp" in request.kinds else request.kinds[:1]
-        return self._refined(found, fine, total, goal)
+        return self._refined(self._levelled(found, fine[0], total, goal), fine, total, goal)
+
+    def _levelled(self, shapes: Shapes, kind: Kind, measure: Callable[[Shapes], float], goal: float) -> Shapes:
+        """Widen or narrow one kind in all blocks by as much as comes closest to the goal.
+
+        Blocks that are cut alike lose a head each at the same strength, which may be a sixth of all attention at once;
+        what that is too much or too little, hidden units make good.
+        """
+        span = max(shape.count(kind) for shape in self.dense)
+
+        def moved(strength: float) -> Shapes:
+            counts = [
+                min(self.widths.nearest(kind, dense, shape.count(kind) + span - strength), ceiling.count(kind))
+                for dense, shape, ceiling in zip(self.dense, shapes, self.ceiling, strict=True)
+            ]
+            return tuple(shape.having(kind, count) for shape, count in zip(shapes, counts, strict=True))
+
+        found = _bisected(moved, 2.0 * span, measure, goal)
+        return min(shapes, found, key=lambda each: abs(measure(each) - goal))
 
     def _priced(self, request: Request, figure: Figure, goal: float, ranked: Sequence[Ranking]) -> Shapes:
         """Let heads and units of all blocks compete by importance per cost, once heads are as narrow as asked."""
