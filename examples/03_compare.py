@@ -4,7 +4,7 @@ Teaches: `pah_opt.compare`, one report for all figures, and how to read a differ
 Output:
     dense          top-1 99.11 %  0.827 MB
     int8           top-1 99.11 %  0.260 MB  +0.00 points
-    sparse-50-int8 top-1 98.67 %  0.197 MB  -0.44 points
+    sparse-50-int8 top-1 98.89 %  0.197 MB  -0.22 points
 """
 
 from __future__ import annotations
