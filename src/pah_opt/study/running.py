@@ -107,13 +107,16 @@ def run_study(
     return run.result()
 
 
+def _patterns(only: Patterns) -> Sequence[str]:
+    return [only] if isinstance(only, str) else only or ["*"]
+
+
 def _asked(row: Row | None, only: Patterns) -> bool:
-    patterns = [only] if isinstance(only, str) else only or ["*"]
-    return row is None or any(fnmatchcase(row.name, pattern) for pattern in patterns)
+    return row is None or any(fnmatchcase(row.name, pattern) for pattern in _patterns(only))
 
 
 def _check_only(study: Study, only: Patterns) -> None:
-    for pattern in [only] if isinstance(only, str) else only or []:
+    for pattern in _patterns(only) if only else ():
         if not any(_asked(row, pattern) for row in study.rows()):
             names = ", ".join(row.name for row in study.rows())
             raise RecipeError(f"no row's name matches {pattern!r}; rows: {names}")

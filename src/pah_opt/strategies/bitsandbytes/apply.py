@@ -67,9 +67,8 @@ def quantize(model: nn.Module, paths: Iterable[str], config: BitsandbytesConfig,
     """
     kind = LayerKind.of(config)
     layers = {path: _linear(model, path) for path in paths}
-    repairable = {path: layer for path, layer in layers.items() if takes_repair(layer, kind)}
-    if context.planning or not repairable or not _repairs(config, context):
-        repairable = {}
+    repairs = not context.planning and _repairs(config, context)
+    repairable = {path: layer for path, layer in layers.items() if repairs and takes_repair(layer, kind)}
     nearest = [path for path in layers if path not in repairable]
     if repairable:
         split = enough_images(context.calibration, config.images, "rounding gptq")
