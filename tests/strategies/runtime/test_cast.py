@@ -14,8 +14,9 @@ from pah_opt.testing import TINY_MODELS, tiny_images, tiny_vit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Apply
     from torch import nn
+
+    from conftest import Apply
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])

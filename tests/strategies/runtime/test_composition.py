@@ -13,8 +13,9 @@ from pah_opt.testing import TINY_MODELS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Apply
     from torch import nn
+
+    from conftest import Apply
 
 CHAINS = {
     "pruned, then everything": (

@@ -15,8 +15,9 @@ from pah_opt.testing import TINY_MODELS, tiny_legacy_vit, tiny_timm_vit, tiny_vi
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Apply
     from torch import nn
+
+    from conftest import Apply
 
 APART = [name for name in sorted(TINY_MODELS) if name != "timm-vit"]
 

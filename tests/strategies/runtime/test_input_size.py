@@ -15,8 +15,9 @@ from pah_opt.testing import TINY_MODELS, tiny_dinov2, tiny_images, tiny_vit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Apply
     from torch import nn
+
+    from conftest import Apply
 
 
 @pytest.mark.parametrize("name", sorted(TINY_MODELS))

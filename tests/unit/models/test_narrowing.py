@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Case
-
     from pah_opt.layout import Attention
 
 
