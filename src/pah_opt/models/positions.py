@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,9 @@ from torch.nn.functional import interpolate
 from pah_opt.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
-    from pah_opt.layout import Layout
+    from collections.abc import Iterator
+
+    from pah_opt.layout import Layout, ModelAdapter
 
 
 def interpolated(
@@ -76,3 +79,33 @@ def resize_positions(
     table = getattr(module, name)
     new = interpolated(table.detach(), old, (size[0] // rows, size[1] // columns), prefix=prefix, antialias=antialias)
     setattr(module, name, nn.Parameter(new, requires_grad=table.requires_grad))
+
+
+@contextmanager
+def at_input_size(model: nn.Module, adapter: ModelAdapter, size: tuple[int, int]) -> Iterator[None]:
+    """Let a model take images of another size for a while; its own position embeddings are untouched afterwards.
+
+    Args:
+        model: changed in place until the block ends; its interpolated embeddings have no gradient.
+        adapter: of the model.
+        size: height and width in pixels.
+
+    Raises:
+        UnsupportedModelError: the family has a fixed input size, or the patch does not divide ``size``.
+    """
+    own = adapter.layout(model).image_size
+    if own == size:
+        yield
+        return
+    before = dict(model.named_parameters())
+    adapter.resize(model, *size)
+    replaced = [name for name, parameter in model.named_parameters() if parameter is not before.get(name)]
+    for name in replaced:
+        model.get_parameter(name).requires_grad_(requires_grad=False)
+    try:
+        yield
+    finally:
+        adapter.resize(model, *own)
+        for name in replaced:
+            holder, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(holder), attribute, before[name])

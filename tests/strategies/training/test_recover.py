@@ -83,6 +83,64 @@ def test_every_family_can_recover(kind: str) -> None:
     assert context.adapter.disagreements(model) == []
 
 
+@pytest.mark.parametrize("kind", list(TINY_MODELS))
+def test_training_at_a_smaller_input_leaves_size_and_positions_as_they_were(kind: str) -> None:
+    model, reference = tiny(0, kind), tiny(1, kind)
+    context = context_for(model, reference=reference)
+    model, reference = context.adapter.prepare(model), context.adapter.prepare(reference)
+    size = context.adapter.layout(model).image_size
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    teacher = {name: value.clone() for name, value in reference.state_dict().items()}
+    watched: list[torch.Size] = []
+    block = model.get_submodule(context.adapter.layout(model).blocks[0].path)
+    handle = block.register_forward_hook(lambda _module, args, _output: watched.append(args[0].shape))
+    config = RecoverConfig(steps=2, batch_size=4, input_size=8, distill_features=0.5)
+    Recover().apply(model, config, replace(context, reference=reference))
+    handle.remove()
+    patches = size[0] // 8 * (size[1] // 8)
+    assert len(watched) == 2
+    assert all(patches > 1 and shape[1] < patches + 1 for shape in watched)  # one patch and the prefix tokens
+    after = model.state_dict()
+    changed = [name for name, value in after.items() if not torch.equal(value, before[name])]
+    assert changed
+    assert not any("position" in name or "pos_embed" in name or "pos_embedding" in name for name in changed)
+    assert {name: value.shape for name, value in after.items()} == {name: v.shape for name, v in before.items()}
+    assert context.adapter.layout(model).image_size == size
+    assert context.adapter.disagreements(model) == []
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, teacher[name]) for name, value in reference.state_dict().items())
+
+
+def test_training_at_a_smaller_input_teaches_the_model_at_its_own() -> None:
+    from pah_opt.adapt import evaluate
+
+    model = tiny()
+    adapter = find_adapter(model, default_registry().adapters)
+    before = evaluate(model, coloured(60, 2), adapter, batch_size=20).accuracy
+    config = RecoverConfig(epochs=12, lr=5e-3, batch_size=16, input_size=8, distill=0.0)
+    Recover().apply(model, config, context_for(model, training=coloured(90, 1), reference=None))
+    assert before < 0.6 < 0.9 < evaluate(model, coloured(60, 2), adapter, batch_size=20).accuracy
+
+
+def test_failed_training_at_a_smaller_input_gives_the_size_back() -> None:
+    model = tiny()
+    context = context_for(model, reference=None)
+    positions = context.adapter.layout(model).image_size, model.state_dict()["vit.embeddings.position_embeddings"]
+    with pytest.raises(DataError, match="distillation needs a teacher"):
+        Recover().apply(model, RecoverConfig(steps=1, input_size=8), context)
+    assert context.adapter.layout(model).image_size == positions[0]
+    assert model.state_dict()["vit.embeddings.position_embeddings"].data_ptr() == positions[1].data_ptr()
+
+
+def test_features_can_be_matched_at_a_common_input_size() -> None:
+    model = tiny_vit(classes=3, image=32)
+    config = RecoverConfig(distill_features=1.0, steps=1, input_size=16)
+    context = context_for(model)
+    assert Recover().check(model, config, context) == []
+    Recover().apply(model, config, context)
+    assert context.achieved["steps"] == 1
+
+
 def test_history_is_recorded() -> None:
     model = tiny()
     pruned(model)
@@ -171,6 +229,7 @@ def test_wrong_parameters_are_refused(parameters: Mapping[str, Any], message: st
     [
         ({"freeze": ["encoder.*"]}, r"freeze pattern 'encoder\.\*' matches no parameter"),
         ({"freeze": ["*"]}, "there is no parameter to train"),
+        ({"input_size": 12}, "height 12 is not a multiple of the model's patch of 8 pixels; the nearest is 16"),
     ],
 )
 def test_what_the_model_cannot_do_is_found_before_any_step(parameters: dict[str, Any], message: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from pah_opt.adapt import fit
 from pah_opt.adapt.parameters import untrainable
 from pah_opt.data import validation_split
 from pah_opt.errors import DataError
+from pah_opt.models.positions import at_input_size, size_problems
 from pah_opt.models.zeros import sparse_linears
 
 if TYPE_CHECKING:
@@ -21,14 +24,17 @@ if TYPE_CHECKING:
 def problems(model: nn.Module, config: RecoverConfig, context: Context) -> list[str]:
     """Return why this model cannot be trained this way; looks at names, types and shapes only."""
     found = untrainable(model, config.freeze)
+    if config.input_size is not None:
+        found += size_problems(context.adapter.layout(model), _square(config.input_size))
     if config.distill_features and context.reference is not None:
-        found += _feature_problems(model, context.reference, context)
+        found += _feature_problems(model, context.reference, config, context)
     return found
 
 
-def _feature_problems(model: nn.Module, reference: nn.Module, context: Context) -> list[str]:
+def _feature_problems(model: nn.Module, reference: nn.Module, config: RecoverConfig, context: Context) -> list[str]:
     own, dense = context.adapter.layout(model), context.adapter.layout(reference)
-    if (own.hidden_size, own.image_size) == (dense.hidden_size, dense.image_size):
+    same_size = config.input_size is not None or own.image_size == dense.image_size
+    if own.hidden_size == dense.hidden_size and same_size:
         return []
     mismatch = (
         f"features are matched token by token, and a hidden size of {own.hidden_size} at {own.image_size} pixels does "
@@ -38,27 +44,42 @@ def _feature_problems(model: nn.Module, reference: nn.Module, context: Context) 
 
 
 def recover(model: nn.Module, config: RecoverConfig, context: Context) -> nn.Module:
-    """Train ``model`` in place and return it.
+    """Train ``model`` in place and return it; on a dry run only see whether its input size can be changed.
 
     Raises:
         DataError: there are no training images, or they do not fit.
+        UnsupportedModelError: the model's input size cannot be changed.
     """
-    training, validation = _images(config, context)
-    distils = config.distill or config.distill_features
-    context.record("layers_with_zeros_kept", len(sparse_linears(model)))
-    result = fit(
-        model, training, config,
-        adapter=context.adapter, validation=validation, teacher=context.reference if distils else None,
-        progress=context.progress, seed=context.seed,
-    )  # fmt: skip
+    teacher = context.reference if config.distill or config.distill_features else None
+    with ExitStack() as stack:
+        if config.input_size is not None:
+            # The teacher sees the same tokens; the caller's own is left as it is.
+            teacher = copy.deepcopy(teacher)
+            for each in (model, teacher):
+                if each is not None:
+                    stack.enter_context(at_input_size(each, context.adapter, _square(config.input_size)))
+        if context.planning:
+            return model
+        training, validation = _images(config, context)
+        context.record("layers_with_zeros_kept", len(sparse_linears(model)))
+        result = fit(
+            model, training, config,
+            adapter=context.adapter, validation=validation, teacher=teacher,
+            progress=context.progress, seed=context.seed,
+        )  # fmt: skip
     for name, value in result.to_data().items():
         context.record(name, value)
     return model
 
 
+def _square(side: int) -> tuple[int, int]:
+    return (side, side)
+
+
 def _images(config: RecoverConfig, context: Context) -> tuple[Split, Split | None]:
     if context.training is None:
         raise DataError("recover trains, and there are no training images; pass data with training images")
+    training = context.training if config.input_size is None else context.training.resized(*_square(config.input_size))
     if not config.validation:
-        return context.training, None
-    return validation_split(context.training, config.validation, context.seed)
+        return training, None
+    return validation_split(training, config.validation, context.seed)
