@@ -101,7 +101,7 @@ def at_input_size(model: nn.Module, adapter: ModelAdapter, size: tuple[int, int]
     adapter.resize(model, *size)
     replaced = [name for name, parameter in model.named_parameters() if parameter is not before.get(name)]
     for name in replaced:
-        model.get_parameter(name).requires_grad_(requires_grad=False)
+        model.get_parameter(name).requires_grad_(False)
     try:
         yield
     finally:

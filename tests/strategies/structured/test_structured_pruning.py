@@ -95,6 +95,40 @@ def test_a_dry_run_predicts_every_shape(family: Any, bench: Any, parameters: dic
     assert bench.shapes(bench.dry_run(STRATEGY, model, **parameters)) == bench.shapes(pruned)
 
 
+def test_blocks_can_have_widths_of_their_own(family: Any, bench: Any) -> None:
+    model = bench.prepared(family())
+    before = bench.layout(model).blocks
+    first, last = before[0].path, before[-1].path
+    parameters = {"mlp": 0.25, "heads_per_block": {f"{last}.*": 0.5}, "mlp_per_block": {"*": 0.5, first: 0.0}}
+    pruned, achieved = bench.run(STRATEGY, model, importance="magnitude", **parameters)
+    after = bench.layout(pruned).blocks
+    assert [b.attention.num_heads for b in after] == [b.attention.num_heads for b in before[:-1]] + [2]
+    assert [b.mlp.width for b in after] == [before[0].mlp.width] + [b.mlp.width // 2 for b in before[1:]]
+    assert achieved["mlp_per_block"] == {"*": 0.5, first: 0.0}
+    assert bench.shapes(bench.dry_run(STRATEGY, model, **parameters)) == bench.shapes(pruned)
+
+
+def test_widths_of_single_blocks_are_reached_in_steps_too(bench: Any) -> None:
+    model = bench.prepared(tiny_vit())
+    path = bench.layout(model).blocks[1].path
+    pruned, _ = bench.run(STRATEGY, model, mlp_per_block={path: 0.5}, iterative_steps=2, importance="magnitude")
+    widths = [block.mlp.width for block in bench.layout(model).blocks]
+    assert [block.mlp.width for block in bench.layout(pruned).blocks] == [
+        width // 2 if index == 1 else width for index, width in enumerate(widths)
+    ]
+
+
+def test_a_block_pattern_that_matches_nothing_is_refused(bench: Any) -> None:
+    (problem,) = bench.problems(STRATEGY, tiny_vit(), mlp_per_block={"vit.layer.0": 0.5})
+    assert "with.mlp_per_block: 'vit.layer.0' matches no block" in problem
+    assert "such as 'vit.layers.0.*'" in problem
+
+
+def test_a_share_that_would_remove_every_head_of_one_block_is_refused(bench: Any) -> None:
+    (problem,) = bench.problems(STRATEGY, tiny_vit(heads=4), heads_per_block={"vit.layers.1.*": 0.95})
+    assert "would remove all 4 heads of block 1" in problem
+
+
 @pytest.mark.parametrize("scope", ["global", "isomorphic"])
 def test_a_dry_run_predicts_totals_of_scopes_that_compare_blocks(bench: Any, scope: str) -> None:
     model = tiny_vit(blocks=4, mlp=64)
@@ -171,7 +205,10 @@ def test_an_alignment_that_leaves_nothing_to_remove_is_refused(bench: Any) -> No
     ("parameters", "message"),
     [({}, "nothing to remove"), ({"heads": 1.0}, "less than 1"), ({"mlp": -0.1}, "greater than or equal to 0"),
      ({"target": {"macs": 0.5, "size": 0.5}}, "exactly one"), ({"target": {"macs": 1.5}}, "less than 1"),
-     ({"head": 0.5}, "Extra inputs"), ({"mlp": 0.5, "importance": "magic"}, "Input should be")],
+     ({"head": 0.5}, "Extra inputs"), ({"mlp": 0.5, "importance": "magic"}, "Input should be"),
+     ({"mlp_per_block": {"*": 1.5}}, "less than 1"), ({"mlp_per_block": {"*": 0.0}}, "nothing to remove"),
+     ({"mlp_per_block": {"*": 0.5}, "target": {"macs": 0.5}}, "and so does a target; leave one out"),
+     ({"heads_per_block": {"*": 0.5}, "scope": "global"}, "and so does scope: global; leave one out")],
 )  # fmt: skip
 def test_wrong_parameters_are_refused(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

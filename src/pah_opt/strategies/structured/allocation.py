@@ -76,17 +76,29 @@ class Request:
         figure: what a target is about; None without a target.
         keep: share of ``figure`` to keep.
         scope: ``layer``, ``isomorphic`` or ``global``.
+        blocks: the shares of each block where they differ, first to last; without a target, in scope ``layer``.
     """
 
     shares: Mapping[Kind, float]
     figure: Figure | None = None
     keep: float = 1.0
     scope: str = "layer"
+    blocks: Sequence[Mapping[Kind, float]] = ()
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds that are cut."""
-        return tuple(kind for kind in KINDS if self.shares.get(kind, 0.0) > 0.0)
+        given = (self.shares, *self.blocks)
+        return tuple(kind for kind in KINDS if any(shares.get(kind, 0.0) > 0.0 for shares in given))
+
+    def share(self, kind: Kind, block: int) -> float:
+        """Return the share to remove of one kind in one block."""
+        return (self.blocks[block] if self.blocks else self.shares).get(kind, 0.0)
+
+    def of(self, kind: Kind) -> Request:
+        """Return the part that is about one kind."""
+        blocks = [{kind: shares.get(kind, 0.0)} for shares in self.blocks]
+        return replace(self, shares={kind: self.shares.get(kind, 0.0)}, blocks=blocks)
 
     def scaled(self, strength: float) -> dict[Kind, float]:
         """Return the shares at a strength from 0 (nothing) to :attr:`strongest` (all that is allowed)."""
@@ -137,6 +149,8 @@ class Allocator:
         Raises:
             RecipeError: a target cannot be met within 2 %.
         """
+        if request.blocks:
+            return self._each(request.blocks)
         if request.figure is None:
             return self._by_shares(request.shares, rankings)
         goal = request.keep * self.sizes.totals(self.dense)[request.figure]
@@ -158,10 +172,15 @@ class Allocator:
         return shapes
 
     def _alike(self, shares: Mapping[Kind, float]) -> Shapes:
-        """Cut every block by the same shares; heads first, since the width of a head is aligned with their number."""
-        return tuple(self._cut(*pair, shares) for pair in zip(self.dense, self.ceiling, strict=True))
+        """Cut every block by the same shares."""
+        return self._each([shares] * len(self.dense))
+
+    def _each(self, blocks: Sequence[Mapping[Kind, float]]) -> Shapes:
+        """Cut each block by its own shares."""
+        return tuple(self._cut(*each) for each in zip(self.dense, self.ceiling, blocks, strict=True))
 
     def _cut(self, shape: BlockShape, ceiling: BlockShape, shares: Mapping[Kind, float]) -> BlockShape:
+        # Heads first, since the width of a head is aligned with their number.
         for kind in KINDS:
             kept = self.widths.kept(kind, shape, shares.get(kind, 0.0))
             shape = shape.having(kind, min(kept, ceiling.count(kind)))

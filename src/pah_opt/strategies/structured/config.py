@@ -61,6 +61,11 @@ class StructuredConfig(OptimizerConfig):
     """Share of the width of every head to remove (query and key together, value and output together)."""
     mlp: Share = 0.0
     """Share of the hidden width of the feed-forward networks to remove."""
+    heads_per_block: dict[str, Share] = Field(default_factory=dict)
+    """Another share of the heads for some blocks: glob pattern over block paths, such as `vit.layers.0.*`, to share. Of
+    several patterns that match a block the last one decides."""
+    mlp_per_block: dict[str, Share] = Field(default_factory=dict)
+    """The same for the hidden width of the feed-forward networks."""
     target: Target | None = None
     """Keep this share of the model instead; heads, head_dims and mlp then only say in which proportion they are cut
     (by default heads and mlp alike)."""
@@ -89,15 +94,25 @@ class StructuredConfig(OptimizerConfig):
 
     @model_validator(mode="after")
     def _removes_something(self) -> StructuredConfig:
-        if self.target is None and not (self.heads or self.head_dims or self.mlp):
+        own = [*self.heads_per_block.values(), *self.mlp_per_block.values()]
+        if self.target is None and not any((self.heads, self.head_dims, self.mlp, *own)):
             raise ValueError("nothing to remove; give heads, head_dims or mlp a share above 0, or give a target")
+        return self
+
+    @model_validator(mode="after")
+    def _says_once_how_wide_blocks_become(self) -> StructuredConfig:
+        if (self.heads_per_block or self.mlp_per_block) and (self.target is not None or self.scope != "layer"):
+            other = "a target" if self.target is not None else f"scope: {self.scope}"
+            raise ValueError(
+                f"heads_per_block and mlp_per_block say how wide each block becomes, and so does {other}; leave one out"
+            )
         return self
 
     @property
     def proportions(self) -> dict[str, float]:
         """Share to remove of each kind; under a target, their proportion."""
         given = {"heads": self.heads, "head_dims": self.head_dims, "mlp": self.mlp}
-        return given if any(given.values()) else {"heads": 0.5, "head_dims": 0.0, "mlp": 0.5}
+        return given if self.target is None or any(given.values()) else {"heads": 0.5, "head_dims": 0.0, "mlp": 0.5}
 
 
 class DepthConfig(OptimizerConfig):

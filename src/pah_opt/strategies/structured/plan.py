@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, cast
 
 from pah_opt.errors import RecipeError
@@ -11,10 +12,11 @@ from pah_opt.strategies.structured.config import FROM_DATA
 from pah_opt.strategies.structured.sizes import Figure, Kind, Sizes, Widths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import nn
 
+    from pah_opt.layout import Layout
     from pah_opt.optimizer import Context
     from pah_opt.strategies.structured.config import StructuredConfig
 
@@ -54,25 +56,54 @@ def widths(config: StructuredConfig, context: Context) -> Widths:
     return Widths(context.align if config.align is None else config.align, config.min_mlp_width)
 
 
-def request(config: StructuredConfig, progress: float = 1.0) -> Request:
+def request(config: StructuredConfig, layout: Layout, progress: float = 1.0) -> Request:
     """Return what is to be removed once a share ``progress`` of the way is gone."""
     shares = {cast("Kind", kind): share for kind, share in config.proportions.items()}
     if config.target is None:
-        return Request({kind: share * progress for kind, share in shares.items()}, scope=config.scope)
+        partly = {kind: share * progress for kind, share in shares.items()}
+        return Request(partly, scope=config.scope, blocks=_own_shares(config, layout, partly, progress))
     keep = 1.0 - (1.0 - config.target.share) * progress
     return Request(shares, cast("Figure", config.target.figure), keep, config.scope)
 
 
-def stages(config: StructuredConfig) -> Iterator[Request]:
+def _own_shares(
+    config: StructuredConfig, layout: Layout, shares: Mapping[Kind, float], progress: float
+) -> list[dict[Kind, float]]:
+    """Return the shares of each block where some have their own, else nothing."""
+    per_block: dict[Kind, Mapping[str, float]] = {"heads": config.heads_per_block, "mlp": config.mlp_per_block}
+    if not any(per_block.values()):
+        return []
+    blocks = [dict(shares) for _ in layout.blocks]
+    for kind, patterns in per_block.items():
+        for pattern, share in patterns.items():
+            for index in _matching(pattern, layout):
+                blocks[index][kind] = share * progress
+    return blocks
+
+
+def _matching(pattern: str, layout: Layout) -> list[int]:
+    """Return the blocks whose path a pattern matches, or what every path inside them begins with."""
+    return [
+        index
+        for index, block in enumerate(layout.blocks)
+        if fnmatchcase(block.path, pattern) or fnmatchcase(f"{block.path}.", pattern)
+    ]
+
+
+def stages(config: StructuredConfig, layout: Layout) -> Iterator[Request]:
     """Yield what is to be gone after each iterative step."""
     for step in range(1, config.iterative_steps + 1):
-        yield request(config, step / config.iterative_steps)
+        yield request(config, layout, step / config.iterative_steps)
 
 
 def problems(model: nn.Module, config: StructuredConfig, context: Context) -> list[str]:
     """Return why this config cannot be carried out on this model; looks at shapes only."""
-    allocator = Allocator.of(Sizes.of(model, context.adapter.layout(model)), widths(config, context))
-    wanted = request(config)
+    layout = context.adapter.layout(model)
+    unmatched = _unmatched(config, layout)
+    if unmatched:
+        return unmatched
+    allocator = Allocator.of(Sizes.of(model, layout), widths(config, context))
+    wanted = request(config, layout)
     if wanted.figure is None:
         return _share_problems(allocator, wanted)
     try:
@@ -82,18 +113,29 @@ def problems(model: nn.Module, config: StructuredConfig, context: Context) -> li
     return []
 
 
+def _unmatched(config: StructuredConfig, layout: Layout) -> list[str]:
+    given = {"heads_per_block": config.heads_per_block, "mlp_per_block": config.mlp_per_block}
+    first = layout.blocks[0].path
+    return [
+        f"with.{name}: {pattern!r} matches no block; allowed are glob patterns over block paths such as '{first}.*'"
+        for name, patterns in given.items()
+        for pattern in patterns
+        if not _matching(pattern, layout)
+    ]
+
+
 def _share_problems(allocator: Allocator, wanted: Request) -> list[str]:
     found = []
     for kind in wanted.kinds:
-        share = wanted.shares[kind]
-        narrowed = allocator.allocate(Request({kind: share}))
+        narrowed = allocator.allocate(replace(wanted.of(kind), scope="layer"))
         for index, (dense, cut) in enumerate(zip(allocator.dense, narrowed, strict=True)):
+            share = wanted.share(kind, index)
             count, kept = dense.count(kind), dense.count(kind) * (1.0 - share)
             multiple = allocator.widths.multiple(kind, dense)
             if kept < 0.5:
                 what = f"all {count} {_NAMES[kind]} of block {index}"
                 found.append(f"{kind}: {share} would remove {what}; at most {1 - 1 / count:.3g} leaves one")
-            elif cut.count(kind) == count:
+            elif share and cut.count(kind) == count:
                 found.append(
                     f"{kind}: {share} can remove nothing from the {count} {_NAMES[kind]} of block {index}: what stays "
                     f"must be a multiple of {multiple} for widths that are multiples of {allocator.widths.align}, "

@@ -47,7 +47,7 @@ def prune(model: nn.Module, config: StructuredConfig, context: Context) -> nn.Mo
     allocator = Allocator.of(Sizes.of(model, layout), plan.widths(config, context))
     method = plan.method(config, context)
     cutter = Cutter(model, context.adapter, layout)
-    for request in plan.stages(config):
+    for request in plan.stages(config, layout):
         layout = context.adapter.layout(model)
         judge = Judge(model, layout, method, config, context)
         allocator = allocator.below(shapes_of(layout))
