@@ -131,6 +131,18 @@ def test_the_knapsack_starts_with_what_damages_least(judge: Judge) -> None:
     assert knapsack_starts(bound, judge, limit_s=0.0) == []
 
 
+def test_widths_of_single_blocks_take_part_in_the_scan_and_the_knapsack(judge: Judge) -> None:
+    space = Space.from_yaml(
+        "steps: [{use: structured-pruning, with: {importance: magnitude, repair: none, "
+        "mlp_per_block: {per: block, choices: [0.0, 0.5]}}}]"
+    )
+    bound = BoundSpace.of(space, default_registry(), judge.model, judge.adapter.layout(judge.model))
+    starts = knapsack_starts(bound, judge)
+    chosen = [sorted(bound.named(name).value(value) for name, value in values.items()) for values in starts]
+    assert [0.5, 0.5] in chosen
+    assert [0.0, 0.5] in chosen
+
+
 def test_simple_starts_try_each_optional_step_alone(judge: Judge) -> None:
     space = Space.from_yaml(
         "steps: [{use: magnitude-pruning, optional: true, with: {sparsity: {low: 0.1, high: 0.9}}}, "
