@@ -134,11 +134,11 @@ def adapt(
     for split in (training_images(parts), parts.test):
         check_input(split, adapter.layout(own))
     started = time.perf_counter()
-    with restored_randomness(), restored_flags(own):
+    processes = Processes(next(own.parameters()).device, config.mixed_precision)
+    with restored_randomness(), restored_flags(own), processes.holding(own):
         seed_all(seed)  # peft draws its first terms from torch's global generator
         if label_names(own) != parts.test.class_names:
             replace_head(own, adapter, parts.test.class_names, seed)
-        processes = Processes(next(own.parameters()).device, config.mixed_precision)
         work = _work(own, adapter, parts, config, processes, progress or default_progress(), seed)
         result, trained = run(work, cache=cache, checkpoint=checkpoint)
         seconds = time.perf_counter() - started

@@ -55,6 +55,19 @@ class Processes:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
+    @contextlib.contextmanager
+    def holding(self, model: nn.Module) -> Iterator[None]:
+        """Keep a model on this process's device, and take it back to where it was when the block ends."""
+        home = next(model.parameters()).device
+        if home == self.device:  # quantized models refuse to be moved, even to where they are
+            yield
+            return
+        model.to(self.device)
+        try:
+            yield
+        finally:
+            model.to(home)
+
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """Wrap model and optimizer for training in all processes; call :meth:`release` at the end."""
         wrapped, stepper = self._accelerator.prepare(model, optimizer)

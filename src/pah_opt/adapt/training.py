@@ -84,8 +84,7 @@ def fit(
         parameters = freeze(model, job.settings.freeze)
         device = next(iter(parameters.values())).device
         processes = Processes(device, job.settings.mixed_precision)
-        stack.callback(model.to, device)
-        model.to(processes.device)
+        stack.enter_context(processes.holding(model))
         if keep_zeros:
             stack.enter_context(ZeroKeeper(model))
         objective = _objective(stack, job, teacher, processes.device)

@@ -11,8 +11,9 @@ from torch import nn
 
 import pah_opt
 from pah_opt import Data
-from pah_opt.adapt import AdaptConfig, Augmentation
+from pah_opt.adapt import AdaptConfig, Augmentation, adaptation
 from pah_opt.adapt.adaptation import adapt
+from pah_opt.adapt.processes import Processes
 from pah_opt.data import TensorSplit, label_names
 from pah_opt.errors import ArtifactError, DataError, RecipeError, UnsupportedModelError
 from pah_opt.models import find_adapter
@@ -164,6 +165,30 @@ def test_head_with_the_same_labels_is_kept(data: Data) -> None:
 def test_package_can_be_called(pretrained: nn.Module, data: Data) -> None:
     result = pah_opt.adapt(pretrained, data, mode="head", progress=QUIET)
     assert result.config.mode == "head"
+
+
+def test_model_works_on_the_processs_device_and_comes_back(
+    pretrained: nn.Module, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several processes have a device each, whatever device the caller's model is on."""
+
+    class Elsewhere(Processes):
+        def __init__(self, device: torch.device, precision: Any) -> None:
+            super().__init__(device, precision)
+            self.device = torch.device("cpu", 0)
+
+    moves: list[Any] = []
+
+    class Watched(type(pretrained)):  # type: ignore[misc]  # its class is known when the test runs
+        def to(self, device: Any) -> Any:
+            moves.append(device)
+            return super().to(device)
+
+    pretrained.__class__ = Watched
+    pretrained.register_forward_pre_hook(lambda *_: moves.append("forward") if moves[-1:] != ["forward"] else None)
+    monkeypatch.setattr(adaptation, "Processes", Elsewhere)
+    adapt(pretrained, data, "head", progress=QUIET)
+    assert moves == [torch.device("cpu", 0), "forward", torch.device("cpu")]
 
 
 def test_inplace_changes_the_callers_model(pretrained: nn.Module, data: Data) -> None:
