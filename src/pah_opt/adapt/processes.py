@@ -48,7 +48,7 @@ class Processes:
         self.count: int = self._accelerator.num_processes
         self.rank: int = self._accelerator.process_index
         self.device: torch.device = self._accelerator.device if self.count > 1 else device
-        self._precision = precision
+        self.precision: Precision = precision
 
     @property
     def is_main(self) -> bool:
@@ -83,7 +83,7 @@ class Processes:
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Run what follows in the precision asked for."""
-        if self._precision == "no":
+        if self.precision == "no":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
