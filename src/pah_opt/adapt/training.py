@@ -42,6 +42,7 @@ def fit(
     keep_zeros: bool = True,
     checkpoint: str | Path | None = None,
     checkpoint_steps: int | None = None,
+    checkpoint_seconds: float | None = None,
     progress: Progress | None = None,
     seed: int = 0,
 ) -> TrainResult:
@@ -62,6 +63,7 @@ def fit(
         checkpoint: folder for the state of the training: written after each epoch, and where it is there, training goes
             on from it, with the same result as without the interruption.
         checkpoint_steps: write it after so many updates too.
+        checkpoint_seconds: write it during an epoch too, once it is older than this.
         progress: shows progress, with the time left.
         seed: of the order of images, augmentation and dropout.
 
@@ -93,7 +95,9 @@ def fit(
         loop = Loop(job, parameters, processes, objective, progress or Progress())
         if checkpoint is not None:
             identity = job.identity(values_of(model, parameters))
-            loop.keep_checkpoints(Path(checkpoint) / CHECKPOINT_FILE, checkpoint_steps, identity)
+            loop.keep_checkpoints(
+                Path(checkpoint) / CHECKPOINT_FILE, identity, steps=checkpoint_steps, seconds=checkpoint_seconds
+            )
         result = loop.run()
     if loop.diverged:
         warnings.warn(f"training stopped: {result.stopped}", RuntimeWarning, stacklevel=2)
