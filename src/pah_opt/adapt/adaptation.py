@@ -15,6 +15,7 @@ from pah_opt.adapt.heads import replace_head
 from pah_opt.adapt.isolation import restored_flags, restored_randomness, seed_all
 from pah_opt.adapt.modes import Work, first_block, run
 from pah_opt.adapt.processes import Processes
+from pah_opt.adapt.tensorboard import epoch_log
 from pah_opt.data import as_data, check_input, check_several_classes, label_names, training_images, validation_split
 from pah_opt.errors import ArtifactError
 from pah_opt.models import find_adapter
@@ -62,8 +63,11 @@ class Adaptation:
         config = self.config.model_dump(mode="json", include=set(self.config.used_fields))
         return {**data, "config": config, "test": self.test._asdict(), "training": self.result.to_data()}
 
-    def save(self, folder: str | Path, processor: Any = None) -> None:
-        """Write the model and its processor as transformers does, ``adaptation.json``, and curves where matplotlib is.
+    def save(self, folder: str | Path, processor: Any = None) -> bool:
+        """Write model and processor as transformers does, ``adaptation.json`` with every epoch, and ``curves.png``.
+
+        Returns:
+            False where matplotlib is not installed, and no curves were drawn.
 
         Raises:
             ArtifactError: the model cannot save itself, or the folder cannot be written.
@@ -83,7 +87,7 @@ class Adaptation:
             raise ArtifactError(
                 f"{place} cannot be written: {error}; free some space, or name another folder"
             ) from error
-        save_curves(self.result, place / "curves.png")
+        return save_curves(self.result, place / "curves.png")
 
 
 def adapt(
@@ -97,6 +101,7 @@ def adapt(
     adapter: ModelAdapter | None = None,
     inplace: bool = False,
     progress: Progress | None = None,
+    tensorboard: str | Path | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Adaptation:
@@ -110,13 +115,15 @@ def adapt(
         mode: ``full`` trains every weight; ``last-layers`` the last blocks, the final norm and the head; ``head`` fits
             a linear classifier on frozen features in seconds; ``lora`` trains low-rank additions and merges them.
         cache: ``last-layers`` computes hidden states of the frozen blocks once; a folder keeps them for later runs,
-            False computes them anew in every epoch.
+            False computes them anew in every epoch. With mixup the two are not the same training: it blends hidden
+            states where they are cached, images where they are not.
         checkpoint: folder for the state of the training, which goes on from there after an interruption; written after
             each epoch.
         checkpoint_seconds: write it during an epoch too, once it is older than this.
         adapter: of the model; found by default.
         inplace: change ``model`` itself, which saves the copy.
         progress: shows progress; by default bars on a terminal.
+        tensorboard: folder for the losses, accuracies and learning rate of each epoch, for TensorBoard.
         seed: of the new head, the validation split and the training.
         **options: fields of :class:`~pah_opt.adapt.config.AdaptConfig`, such as ``epochs=5`` or ``last_blocks=2``.
 
@@ -124,11 +131,11 @@ def adapt(
         The adapted model, its accuracy, and what it took.
 
     Raises:
-        DataError: images or labels cannot be used, do not fit or are all of one class, or there is no room for the cache.
+        DataError: images or labels cannot be used, do not fit or are of one class, or there is no room for the cache.
         RecipeError: the mode or an option is unknown, out of range, or without effect in this mode.
         UnsupportedModelError: no adapter knows the model, or it has no classifier.
-        MissingBackendError: accelerate or peft is not installed.
-        ArtifactError: the checkpoint cannot be used.
+        MissingBackendError: accelerate, peft or tensorboard is wanted and not installed.
+        ArtifactError: the checkpoint cannot be used, or a folder cannot be written.
     """
     config = AdaptConfig.of(mode, options)
     parts = as_data(data)
@@ -142,14 +149,16 @@ def adapt(
         first_block(config, layout)  # refused before a head is fitted
     started = time.perf_counter()
     processes = Processes(next(own.parameters()).device, config.mixed_precision)
-    with restored_randomness(), restored_flags(own), processes.holding(own):
+    log = epoch_log(tensorboard if processes.is_main else None)
+    with log as on_epoch, restored_randomness(), restored_flags(own), processes.holding(own):
         seed_all(seed)  # peft draws its first terms from torch's global generator
         if label_names(own) != parts.test.class_names:
             replace_head(own, adapter, parts.test.class_names, seed)
         train, validation = _training_splits(parts, config, seed)
+        shown = progress or default_progress()
         work = Work(
-            own, adapter, adapter.layout(own), train, validation, config, processes, progress or default_progress(), seed,
-            checkpoint, checkpoint_seconds,
+            own, adapter, adapter.layout(own), train, validation, config, processes, shown, seed, checkpoint,
+            checkpoint_seconds, on_epoch,
         )  # fmt: skip
         result, trained = run(work, cache=cache)
         seconds = time.perf_counter() - started + result.resumed_seconds

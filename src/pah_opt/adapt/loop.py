@@ -22,7 +22,7 @@ from pah_opt.errors import DataError, UnsupportedModelError
 from pah_opt.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pah_opt.adapt.job import Job
@@ -58,6 +58,7 @@ class Loop:
         processes: who shares the work.
         objective: the loss.
         progress: shows progress, in the main process.
+        on_epoch: called with each epoch's record, in the main process.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class Loop:
         processes: Processes,
         objective: Objective,
         progress: Progress,
+        on_epoch: Callable[[Epoch], None] | None = None,
     ) -> None:
         processes.check(job.settings.batch_size)
         self.model, self.train, self.validation = job.model, job.train, job.validation
         self.settings, self.adapter, self.seed = job.settings, job.adapter, job.seed
         self.parameters, self.processes, self.objective = parameters, processes, objective
         self.progress = progress if processes.is_main else Progress()
+        self.on_epoch = on_epoch if processes.is_main else None
         self.optimizer = adamw(parameters, job.settings, job.rates())
         self.per_epoch = updates_in_epoch(len(job.train), job.settings.batch_size, processes.count)
         self.total = self.settings.steps or self.settings.epochs * self.per_epoch
@@ -237,6 +240,8 @@ class Loop:
         self.state.hits = self.state.seen = 0
         self._judge(record.epoch, score)
         self.progress.message(str(record))
+        if self.on_epoch is not None:
+            self.on_epoch(record)
         self._save()
 
     def _validate(self) -> Score | None:

@@ -19,6 +19,8 @@ from pah_opt.adapt.training import fit
 from pah_opt.errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from pah_opt.adapt.config import AdaptConfig
@@ -45,6 +47,7 @@ class Work:
         seed: of everything random.
         checkpoint: folder for the state of the training; None for none.
         checkpoint_seconds: write it during an epoch too, once it is older than this.
+        on_epoch: called with each epoch's record, in the main process.
     """
 
     model: nn.Module
@@ -58,6 +61,7 @@ class Work:
     seed: int
     checkpoint: str | Path | None = None
     checkpoint_seconds: float | None = None
+    on_epoch: Callable[[Epoch], None] | None = None
 
     @property
     def settings(self) -> TrainSettings:
@@ -70,6 +74,8 @@ def run(work: Work, *, cache: bool | str | Path) -> tuple[TrainResult, int]:
     if work.config.mode == "head" or work.config.head_first:
         result = _head(work)
     if work.config.mode == "head":
+        if work.on_epoch is not None:
+            work.on_epoch(result.history[0])
         heads = tuple(f"{path}." for path in work.layout.classifiers)
         return result, sum(value.numel() for name, value in work.model.named_parameters() if name.startswith(heads))
     with ExitStack() as stack:
@@ -95,6 +101,7 @@ def _fit(work: Work, train: Split, validation: Split | None, settings: TrainSett
         checkpoint=work.checkpoint,
         checkpoint_seconds=work.checkpoint_seconds,
         progress=work.progress,
+        on_epoch=work.on_epoch,
         seed=work.seed,
     )
 

@@ -21,10 +21,12 @@ from pah_opt.models.zeros import ZeroKeeper
 from pah_opt.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import nn
 
-    from pah_opt.adapt.results import TrainResult
+    from pah_opt.adapt.results import Epoch, TrainResult
     from pah_opt.layout import ModelAdapter
     from pah_opt.splits import Split
 
@@ -44,6 +46,7 @@ def fit(
     checkpoint_steps: int | None = None,
     checkpoint_seconds: float | None = None,
     progress: Progress | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
     seed: int = 0,
 ) -> TrainResult:
     """Train ``model`` in place.
@@ -65,6 +68,7 @@ def fit(
         checkpoint_steps: write it after so many updates too.
         checkpoint_seconds: write it during an epoch too, once it is older than this.
         progress: shows progress, with the time left.
+        on_epoch: called with each epoch's record when it is over, in the main process.
         seed: of the order of images, augmentation and dropout.
 
     Returns:
@@ -92,7 +96,7 @@ def fit(
         objective = _objective(stack, job, teacher, processes.device)
         if job.settings.checkpointing:
             stack.enter_context(recomputed_blocks(model, job.block_paths()))
-        loop = Loop(job, parameters, processes, objective, progress or Progress())
+        loop = Loop(job, parameters, processes, objective, progress or Progress(), on_epoch)
         if checkpoint is not None:
             identity = job.identity(values_of(model, parameters))
             loop.keep_checkpoints(

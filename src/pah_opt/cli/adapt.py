@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 @click.option("--cache", type=click.Path(file_okay=False), metavar="FOLDER",
               help="Where last-layers keeps hidden states for later runs.")  # fmt: skip
 @click.option("--no-cache", is_flag=True, help="Compute the hidden states of last-layers anew in every epoch.")
+@click.option("--tensorboard", type=click.Path(file_okay=False), metavar="FOLDER",
+              help="Where losses, accuracies and learning rates go for TensorBoard.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs, such as cuda.")
 @click.option("--train-limit", type=click.IntRange(1), metavar="N", help="At most so many training images.")
 @click.option("--test-limit", type=click.IntRange(1), metavar="N", help="At most so many test images.")
@@ -45,6 +47,7 @@ def command(
     out: Path,
     cache: str | None,
     no_cache: bool,
+    tensorboard: str | None,
     device: str,
     train_limit: int | None,
     test_limit: int | None,
@@ -72,22 +75,22 @@ def command(
     )  # fmt: skip
     result = adapt(
         loaded.model, images, mode, cache=cache or not no_cache, checkpoint=Path(out, "checkpoint"), inplace=True,
-        seed=seed, **settings,
+        tensorboard=tensorboard, seed=seed, **settings,
     )  # fmt: skip
     _hand_over(result, Path(out), loaded.processor, as_json=as_json)
 
 
 def _hand_over(result: Adaptation, out: Path, processor: Any, *, as_json: bool) -> None:
-    """Write and print in one process, however many have adapted; what it needed to go on from is not needed any more."""
+    """Write and print in one process, however many have adapted; there is nothing left to go on from."""
     import shutil
 
     from pah_opt.adapt.processes import Processes
 
     processes = Processes(next(result.model.parameters()).device, "no")
     if processes.is_main:
-        result.save(out, processor)
+        drawn = result.save(out, processor)
         shutil.rmtree(out / "checkpoint", ignore_errors=True)
-        _show(result, str(out), as_json=as_json)
+        _show(result, str(out), drawn=drawn, as_json=as_json)
     processes.wait()
 
 
@@ -116,7 +119,7 @@ def _number(value: Any) -> Any:
         return value
 
 
-def _show(result: Adaptation, out: str, *, as_json: bool) -> None:
+def _show(result: Adaptation, out: str, *, drawn: bool, as_json: bool) -> None:
     if as_json:
         print_json(result.to_data())
         return
@@ -126,3 +129,4 @@ def _show(result: Adaptation, out: str, *, as_json: bool) -> None:
     print_field("size", f"{result.weights_bytes / 1e6:.2f} MB")
     print_field("stopped", result.result.stopped or "")
     print_field("model", out)
+    print_field("curves", "" if drawn else "not drawn: matplotlib is not installed; pip install 'pah-opt[plots]'")

@@ -127,7 +127,10 @@ def test_full_disk_is_named_before_anything_is_computed(
 def test_folder_that_cannot_be_made_is_named(make: Make, train: TensorSplit, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     states = make(folder=tmp_path / "file" / "cache").of(train, Views())
-    with pytest.raises(DataError, match=r"cannot be written to .*file/cache .*name another folder.*cache=False"), states:
+    with (
+        pytest.raises(DataError, match=r"cannot be written to .*file/cache .*name another folder.*cache=False"),
+        states,
+    ):
         pass
 
 
@@ -165,7 +168,7 @@ def test_disk_that_fills_in_the_meantime_is_named(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     states = make(folder=tmp_path).of(train, Views())
-    with pytest.raises(DataError, match="No space left on device.*name another folder.*cache=False"), states:
+    with pytest.raises(DataError, match=r"No space left on device.*name another folder.*cache=False"), states:
         pass
     assert list(tmp_path.iterdir()) == []
 

@@ -235,7 +235,11 @@ def test_killed_training_goes_on_with_the_same_result(
 
 
 def test_epochs_seconds_include_validation(
-    model: nn.Module, adapter: ModelAdapter, train: TensorSplit, validation: TensorSplit, monkeypatch: pytest.MonkeyPatch
+    model: nn.Module,
+    adapter: ModelAdapter,
+    train: TensorSplit,
+    validation: TensorSplit,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
 

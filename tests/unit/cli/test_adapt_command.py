@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
+from pah_opt.data import as_split
 from pah_opt.testing.models import tiny_vit
 
 if TYPE_CHECKING:
@@ -99,6 +102,22 @@ def test_only_the_main_process_writes_and_prints(
     _hand_over(result, tmp_path, None, as_json=False)
     assert waits == [True]
     assert capsys.readouterr().out == ""
+
+
+def test_missing_curves_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pah_opt import Data
+    from pah_opt.adapt.adaptation import adapt
+    from pah_opt.cli.adapt import _hand_over
+    from pah_opt.testing import tiny_images
+
+    images = (tiny_images(12, seed=0), torch.arange(12) % 3)
+    result = adapt(tiny_vit(), Data(test=as_split(images), train=as_split(images)), "head")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    _hand_over(result, tmp_path, None, as_json=False)
+    assert "curves:     not drawn: matplotlib is not installed; pip install 'pah-opt[plots]'" in capsys.readouterr().out
+    assert not (tmp_path / "curves.png").exists()
 
 
 def test_cache_and_no_cache_contradict_each_other(run: Callable[..., Result]) -> None:
