@@ -155,7 +155,7 @@ def adapt(
         if label_names(own) != parts.test.class_names:
             replace_head(own, adapter, parts.test.class_names, seed)
         train, validation = _training_splits(parts, config, seed)
-        shown = progress or default_progress()
+        shown = (progress or default_progress()) if processes.is_main else Progress()
         work = Work(
             own, adapter, adapter.layout(own), train, validation, config, processes, shown, seed, checkpoint,
             checkpoint_seconds, on_epoch,
