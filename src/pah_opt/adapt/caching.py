@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -37,6 +39,8 @@ BATCH_SIZE = 32
 NO_AUGMENTATION = Augmentation()
 HALF_LIMIT = 30_000.0
 """States up to this are stored in half precision (float16 ends at 65,504), larger ones in float32."""
+CANNOT_RESERVE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+"""What a file system answers that cannot set disk space aside."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class HiddenStates:
         """Give a split's hidden states; a temporary file is removed when the block ends.
 
         Raises:
-            DataError: there is no room on the disk, or several processes have no folder to share.
+            DataError: there is no room on the disk, the folder cannot be written, or several processes have no folder
+                to share.
         """
         self.model.eval()
         key = self._key(split, views)
@@ -100,7 +105,8 @@ class HiddenStates:
 
     def _key(self, split: Split, views: Views) -> str:
         model = digest_of(values_of(self.model, [name for name, _ in self.model.named_parameters()]))
-        parts = (split.fingerprint, views.augmentation.model_dump_json(), views.count, views.seed, model, self.first)
+        seen = (split.fingerprint, views.augmentation.model_dump_json(), views.count, views.seed)
+        parts = (*seen, model, self.first, self.processes.precision)
         return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
 
     def _probe(self, split: Split, views: Views) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -141,7 +147,7 @@ class HiddenStates:
             partial = path.with_suffix(".partial.npy")
             if self.processes.is_main:
                 _check_room(path.parent, math.prod(shape) * dtype.itemsize)
-                np.lib.format.open_memmap(partial, "w+", dtype, shape).flush()
+                _make_file(partial, shape, dtype)
             self.processes.wait()
             states = np.lib.format.open_memmap(partial, "r+")
             self._fill(states, split, views)
@@ -157,11 +163,49 @@ class HiddenStates:
 @contextmanager
 def _folder(folder: Path | None) -> Iterator[Path]:
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with _named_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="pah-opt-") as temporary:
+    with _named_errors(None):
+        made = tempfile.TemporaryDirectory(prefix="pah-opt-")
+    with made as temporary:
         yield Path(temporary)
+
+
+@contextmanager
+def _named_errors(folder: Path | None) -> Iterator[None]:
+    """Say of which folder an error of the operating system speaks, and what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        where = "a temporary folder" if folder is None else str(folder)
+        raise DataError(
+            f"hidden states cannot be written to {where} ({error}); name another folder that can be written to and has "
+            "room, or train without the cache (cache=False)"
+        ) from error
+
+
+def _make_file(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Make an array file whose bytes are all on the disk: filling a sparse one up on a full disk kills the process."""
+    with _named_errors(path.parent):
+        try:
+            np.lib.format.open_memmap(path, "w+", dtype, shape).flush()
+            with path.open("r+b") as file:
+                _reserve(file.fileno(), path.stat().st_size)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if not hasattr(os, "posix_fallocate"):
+        return  # macOS and Windows
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in CANNOT_RESERVE:
+            raise
 
 
 def _check_room(folder: Path, wanted: int) -> None:

@@ -23,9 +23,18 @@ DEFAULTS: Mapping[Mode, Mapping[str, Any]] = {
 }
 """What differs from mode to mode; the head is fitted first, so that one learning rate serves body and head."""
 
+HEAD_FIELDS = frozenset({"mode", "validation", "mixed_precision"})
+"""All that ``head`` looks at: a linear classifier is fitted to its optimum on images as they are."""
+TEACHER_FIELDS = frozenset({"distill", "temperature", "distill_features"})
+"""Fields of the training loop that need a teacher, which an adaptation has not."""
+
 
 class AdaptConfig(TrainSettings):
-    """Everything that decides the result of an adaptation, besides model, images and seed."""
+    """Everything that decides the result of an adaptation, besides model, images and seed.
+
+    What is set and has no effect is refused: ``head`` takes ``validation`` and ``mixed_precision`` alone, and no mode
+    takes ``distill``, ``temperature`` or ``distill_features``, because an adaptation has no teacher.
+    """
 
     mode: Mode = "full"
     """``full`` trains every weight; ``last-layers`` the last blocks, the final norm and the head; ``head`` fits a
@@ -51,14 +60,23 @@ class AdaptConfig(TrainSettings):
         """Return the defaults of a mode with some options changed.
 
         Raises:
-            RecipeError: the mode or an option is unknown or out of range.
+            RecipeError: the mode or an option is unknown, out of range, or without effect in this mode.
         """
         if mode not in MODES:
             raise _refusal([Problem(f"mode is {mode!r}", allowed=", ".join(MODES), nearest=nearest_name(mode, MODES))])
         try:
-            return cls(**{**DEFAULTS[mode], **options, "mode": mode})
+            config = cls(**{**DEFAULTS[mode], **options, "mode": mode})
         except ValidationError as error:
             raise _refusal([_problem(cls, entry) for entry in error.errors()]) from error
+        idle = [name for name in cls.model_fields if name in config.model_fields_set - config.used_fields]
+        if idle:
+            raise _refusal([_without_effect(name, config) for name in idle])
+        return config
+
+    @property
+    def used_fields(self) -> frozenset[str]:
+        """Names of the fields that the mode looks at."""
+        return HEAD_FIELDS if self.mode == "head" else frozenset(type(self).model_fields) - TEACHER_FIELDS
 
     @property
     def cached_views(self) -> int:
@@ -73,6 +91,16 @@ def _problem(config: type[AdaptConfig], entry: Any) -> Problem:
         fields = config.model_fields
         return Problem(f"there is no option {name!r}", allowed=", ".join(fields), nearest=nearest_name(name, fields))
     return Problem(f"{name} is {entry['input']!r}: {entry['msg']}")
+
+
+def _without_effect(name: str, config: AdaptConfig) -> Problem:
+    given = f"{name} is {getattr(config, name)!r}"
+    if name in TEACHER_FIELDS:
+        return Problem(
+            f"{given} and an adaptation has no teacher; leave it out, or learn from one afterwards with "
+            "pah_opt.adapt.fit(model, images, settings, teacher=…)"
+        )
+    return Problem(f"{given} and mode 'head' does not use it; leave it out", allowed=", ".join(sorted(HEAD_FIELDS)))
 
 
 def _refusal(problems: list[Problem]) -> RecipeError:

@@ -29,21 +29,20 @@ def evaluate(
     """Classify every image of ``split``, in ``eval`` mode; the model's modes are left in ``eval``.
 
     Args:
-        model: a classifier.
+        model: a classifier, on the device of ``processes``.
         split: labelled images.
         adapter: takes logits out of outputs.
         batch_size: images per forward pass.
         processes: who shares the images; this process alone by default.
     """
-    device = next(model.parameters()).device
-    processes = processes or Processes(device, "no")
+    processes = processes or Processes(next(model.parameters()).device, "no")
     model.eval()
     mine = split.subset(range(processes.rank, len(split), processes.count)) if processes.count > 1 else split
     sums = torch.zeros(2, dtype=torch.float64)
     for pixels, labels in mine.batches(batch_size):
         with processes.autocast():
-            logits = adapter.logits(model(pixels.to(device))).float().cpu()
+            logits = adapter.logits(model(pixels.to(processes.device))).float().cpu()
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         sums += torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
-    total = processes.sum(sums.to(device)).tolist()
+    total = processes.sum(sums.to(processes.device)).tolist()
     return Score(total[0] / len(split), total[1] / len(split))

@@ -22,7 +22,7 @@ from pah_opt.errors import DataError, UnsupportedModelError
 from pah_opt.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pah_opt.adapt.job import Job
@@ -58,6 +58,7 @@ class Loop:
         processes: who shares the work.
         objective: the loss.
         progress: shows progress, in the main process.
+        on_epoch: called with each epoch's record, in the main process.
     """
 
     def __init__(
@@ -67,30 +68,42 @@ class Loop:
         processes: Processes,
         objective: Objective,
         progress: Progress,
+        on_epoch: Callable[[Epoch], None] | None = None,
     ) -> None:
         processes.check(job.settings.batch_size)
         self.model, self.train, self.validation = job.model, job.train, job.validation
         self.settings, self.adapter, self.seed = job.settings, job.adapter, job.seed
         self.parameters, self.processes, self.objective = parameters, processes, objective
         self.progress = progress if processes.is_main else Progress()
+        self.on_epoch = on_epoch if processes.is_main else None
         self.optimizer = adamw(parameters, job.settings, job.rates())
         self.per_epoch = updates_in_epoch(len(job.train), job.settings.batch_size, processes.count)
         self.total = self.settings.steps or self.settings.epochs * self.per_epoch
         self.step = 0
         self.state = _State()
         self.diverged = False
+        self._resumed_seconds = 0.0
         self._good = values_of(job.model, parameters)
         self._checkpoint: Path | None = None
         self._identity = ""
-        self._every: int | None = None
+        self._every_steps: int | None = None
+        self._every_seconds: float | None = None
         if not self.per_epoch:
             raise DataError(
                 f"{job.train.name} has {len(job.train)} images, fewer than there are processes ({processes.count})"
             )
 
-    def keep_checkpoints(self, path: Path, every: int | None, identity: str) -> None:
-        """Write the state to ``path`` after each epoch (and ``every`` updates), and go on from it where it is there."""
-        self._checkpoint, self._every, self._identity = path, every, identity
+    def keep_checkpoints(self, path: Path, identity: str, *, steps: int | None, seconds: float | None) -> None:
+        """Write the state to ``path`` after each epoch, and go on from it where it is there.
+
+        Args:
+            path: of the file.
+            identity: of the training.
+            steps: write it after so many updates too.
+            seconds: write it during an epoch too, once it is older than this.
+        """
+        self._checkpoint, self._identity = path, identity
+        self._every_steps, self._every_seconds = steps, seconds
         if path.exists():
             stored = Checkpoint.load(path)
             stored.check(identity, path)
@@ -98,7 +111,8 @@ class Loop:
 
     def run(self) -> TrainResult:
         """Train to the end, and leave the best weights in the model."""
-        self._started = time.perf_counter() - self.state.seconds
+        self._saved_at = time.perf_counter()
+        self._started = self._saved_at - self._resumed_seconds
         self._wrapped, self._stepper = self.processes.prepare(self.model, self.optimizer)
         try:
             for _ in self.progress.track(self._updates(), "training", total=self.total - self.step):
@@ -117,17 +131,22 @@ class Loop:
             epoch, position = divmod(self.step, self.per_epoch)
             order = epoch_order(len(self.train), self.seed, epoch)
             size = self.settings.batch_size
-            epoch_started = time.perf_counter()
             # Cached hidden states come in several views of each image, one for each epoch.
             train = self.train.at_epoch(epoch) if isinstance(self.train, HiddenSplit) else self.train
             for batch, whole in shared_batches(train, order, size, self.processes, skip=position):
                 self._update(batch, whole)
                 yield
                 if self._epoch_is_over:
-                    self._end_epoch(epoch, time.perf_counter() - epoch_started)
+                    self._end_epoch(epoch)
                     break
-                if self._every and self.step % self._every == 0:
+                if self._save_is_due:
                     self._save()
+
+    @property
+    def _save_is_due(self) -> bool:
+        if self._every_steps is not None and self.step % self._every_steps == 0:
+            return True
+        return self._every_seconds is not None and time.perf_counter() - self._saved_at >= self._every_seconds
 
     @property
     def _epoch_is_over(self) -> bool:
@@ -199,7 +218,10 @@ class Loop:
         put_back(self.model, self._good)
         self.progress.message(self.state.stopped)
 
-    def _end_epoch(self, epoch: int, seconds: float) -> None:
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _end_epoch(self, epoch: int) -> None:
         score = self._validate()
         losses = self.state.losses[epoch * self.per_epoch :]
         lr = max(float(group["lr"]) for group in self.optimizer.param_groups)
@@ -211,12 +233,15 @@ class Loop:
             validation_loss=score.loss if score else None,
             validation_accuracy=score.accuracy if score else None,
             lr=lr,
-            seconds=seconds,
+            # What earlier epochs have not taken: an epoch begun before an interruption counts from its start.
+            seconds=self._elapsed() - sum(earlier["seconds"] for earlier in self.state.history),
         )
         self.state.history.append(asdict(record))
         self.state.hits = self.state.seen = 0
         self._judge(record.epoch, score)
-        self.progress.message(_line(record))
+        self.progress.message(str(record))
+        if self.on_epoch is not None:
+            self.on_epoch(record)
         self._save()
 
     def _validate(self) -> Score | None:
@@ -245,14 +270,17 @@ class Loop:
     def _save(self) -> None:
         if self._checkpoint is None or not self.processes.is_main:
             return
-        self.state.seconds = time.perf_counter() - self._started
-        best = self._good if self.state.best_epoch is not None else {}
+        self.state.seconds = self._elapsed()
+        # At the end of an epoch without validation images, the last good weights are those trained.
+        best = self._good if self.state.best_epoch is not None or not self._epoch_is_over else {}
         values = values_of(self.model, self.parameters)
         moments = optimizer_moments(self.optimizer, self.parameters)
         Checkpoint(self._identity, self.step, asdict(self.state), values, best, moments).save(self._checkpoint)
+        self._saved_at = time.perf_counter()  # from the end: however long it takes, training gets on
 
     def _resume(self, stored: Checkpoint) -> None:
         self.state = _State(**stored.progress)
+        self._resumed_seconds = self.state.seconds
         if self.state.best_score is not None:
             self.state.best_score = (self.state.best_score[0], self.state.best_score[1])
         self.step = stored.step
@@ -265,14 +293,8 @@ class Loop:
             history=tuple(Epoch(**record) for record in self.state.history),
             losses=tuple(self.state.losses),
             steps=self.step,
-            seconds=time.perf_counter() - self._started,
+            seconds=self._elapsed(),
             best_epoch=self.state.best_epoch,
             stopped=self.state.stopped,
+            resumed_seconds=self._resumed_seconds,
         )
-
-
-def _line(record: Epoch) -> str:
-    text = f"epoch {record.epoch}: loss {record.train_loss:.4f}, accuracy {record.train_accuracy:.2%}"
-    if record.validation_accuracy is not None:
-        text += f", validation loss {record.validation_loss:.4f}, accuracy {record.validation_accuracy:.2%}"
-    return text

@@ -19,6 +19,8 @@ from pah_opt.adapt.training import fit
 from pah_opt.errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from pah_opt.adapt.config import AdaptConfig
@@ -43,6 +45,9 @@ class Work:
         processes: give device and precision.
         progress: shows progress.
         seed: of everything random.
+        checkpoint: folder for the state of the training; None for none.
+        checkpoint_seconds: write it during an epoch too, once it is older than this.
+        on_epoch: called with each epoch's record, in the main process.
     """
 
     model: nn.Module
@@ -54,6 +59,9 @@ class Work:
     processes: Processes
     progress: Progress
     seed: int
+    checkpoint: str | Path | None = None
+    checkpoint_seconds: float | None = None
+    on_epoch: Callable[[Epoch], None] | None = None
 
     @property
     def settings(self) -> TrainSettings:
@@ -61,11 +69,13 @@ class Work:
         return TrainSettings(**self.config.model_dump(include=set(TrainSettings.model_fields)))
 
 
-def run(work: Work, *, cache: bool | str | Path, checkpoint: str | Path | None) -> tuple[TrainResult, int]:
+def run(work: Work, *, cache: bool | str | Path) -> tuple[TrainResult, int]:
     """Adapt the model; return how training went, and how many parameters it could change."""
     if work.config.mode == "head" or work.config.head_first:
         result = _head(work)
     if work.config.mode == "head":
+        if work.on_epoch is not None:
+            work.on_epoch(result.history[0])
         heads = tuple(f"{path}." for path in work.layout.classifiers)
         return result, sum(value.numel() for name, value in work.model.named_parameters() if name.startswith(heads))
     with ExitStack() as stack:
@@ -77,21 +87,21 @@ def run(work: Work, *, cache: bool | str | Path, checkpoint: str | Path | None) 
         trained = sum(parameter.numel() for parameter in work.model.parameters() if parameter.requires_grad)
         if work.config.mode == "last-layers" and cache is not False:
             folder = None if cache is True else Path(cache)
-            return _from_cache(work, folder, checkpoint), trained
-        return _fit(work, work.train, work.validation, work.settings, checkpoint), trained
+            return _from_cache(work, folder), trained
+        return _fit(work, work.train, work.validation, work.settings), trained
 
 
-def _fit(
-    work: Work, train: Split, validation: Split | None, settings: TrainSettings, checkpoint: str | Path | None
-) -> TrainResult:
+def _fit(work: Work, train: Split, validation: Split | None, settings: TrainSettings) -> TrainResult:
     return fit(
         work.model,
         train,
         settings,
         adapter=KnownLayout(work.adapter, work.layout),
         validation=validation,
-        checkpoint=checkpoint,
+        checkpoint=work.checkpoint,
+        checkpoint_seconds=work.checkpoint_seconds,
         progress=work.progress,
+        on_epoch=work.on_epoch,
         seed=work.seed,
     )
 
@@ -116,27 +126,31 @@ def _as_result(fitted: LinearFit, seconds: float) -> TrainResult:
     return TrainResult(history=(epoch,), losses=fitted.losses, steps=len(fitted.losses), seconds=seconds)
 
 
-def _first_block(work: Work) -> int:
-    count = len(work.layout.blocks)
-    if work.config.last_blocks >= count:
+def first_block(config: AdaptConfig, layout: Layout) -> int:
+    """Return the number of the first block that ``last-layers`` trains.
+
+    Raises:
+        RecipeError: no block would be frozen.
+    """
+    count = len(layout.blocks)
+    if config.last_blocks >= count:
         raise RecipeError(
-            f"last_blocks is {work.config.last_blocks} and the model has {count} blocks; train fewer, or use mode "
-            "'full'"
+            f"last_blocks is {config.last_blocks} and the model has {count} blocks; train fewer, or use mode 'full'"
         )
-    return count - work.config.last_blocks
+    return count - config.last_blocks
 
 
 def _freeze_lower(work: Work) -> None:
     """Train nothing but the last blocks, the final norm and the classifiers."""
-    last = [block.path for block in work.layout.blocks[_first_block(work) :]]
+    last = [block.path for block in work.layout.blocks[first_block(work.config, work.layout) :]]
     trained = tuple(f"{path}." for path in (*last, work.layout.final_norm, *work.layout.classifiers))
     for name, parameter in work.model.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name.startswith(trained))
 
 
-def _from_cache(work: Work, folder: Path | None, checkpoint: str | Path | None) -> TrainResult:
+def _from_cache(work: Work, folder: Path | None) -> TrainResult:
     """Train on hidden states of the frozen blocks; augmentation has happened before they were computed."""
-    first, how = _first_block(work), work.config.augmentation
+    first, how = first_block(work.config, work.layout), work.config.augmentation
     states = HiddenStates(work.model, work.layout, first, work.processes, folder, progress=work.progress)
     settings = work.settings.model_copy(update={"augmentation": Augmentation(mixup=how.mixup)})
     shown = Augmentation(flip=how.flip, crop=how.crop)
@@ -146,4 +160,4 @@ def _from_cache(work: Work, folder: Path | None, checkpoint: str | Path | None) 
         if work.validation is not None:
             validation = stack.enter_context(states.of(work.validation, Views()))
         stack.enter_context(starting_at(work.model, work.layout, first))
-        return _fit(work, train, validation, settings, checkpoint)
+        return _fit(work, train, validation, settings)

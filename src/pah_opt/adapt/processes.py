@@ -48,12 +48,25 @@ class Processes:
         self.count: int = self._accelerator.num_processes
         self.rank: int = self._accelerator.process_index
         self.device: torch.device = self._accelerator.device if self.count > 1 else device
-        self._precision = precision
+        self.precision: Precision = precision
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
+
+    @contextlib.contextmanager
+    def holding(self, model: nn.Module) -> Iterator[None]:
+        """Keep a model on this process's device, and take it back to where it was when the block ends."""
+        home = next(model.parameters()).device
+        if home == self.device:  # quantized models refuse to be moved, even to where they are
+            yield
+            return
+        model.to(self.device)
+        try:
+            yield
+        finally:
+            model.to(home)
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """Wrap model and optimizer for training in all processes; call :meth:`release` at the end."""
@@ -70,7 +83,7 @@ class Processes:
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Run what follows in the precision asked for."""
-        if self._precision == "no":
+        if self.precision == "no":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 

@@ -18,7 +18,7 @@ class Epoch:
         validation_loss: mean cross-entropy on the validation images; None without any.
         validation_accuracy: share of validation images classified correctly, 0 to 1; None without any.
         lr: learning rate of the last update.
-        seconds: wall-clock time, validation included.
+        seconds: wall-clock time, validation included, over all runs of an interrupted training.
     """
 
     epoch: int
@@ -30,6 +30,13 @@ class Epoch:
     lr: float
     seconds: float
 
+    def __str__(self) -> str:
+        """Return one line for a terminal."""
+        text = f"epoch {self.epoch}: loss {self.train_loss:.4f}, accuracy {self.train_accuracy:.2%}"
+        if self.validation_accuracy is not None:
+            text += f", validation loss {self.validation_loss:.4f}, accuracy {self.validation_accuracy:.2%}"
+        return text
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -39,9 +46,10 @@ class TrainResult:
         history: one record for each epoch.
         losses: loss of each update.
         steps: updates done.
-        seconds: wall-clock time in all.
+        seconds: wall-clock time in all, that of earlier, interrupted runs included.
         best_epoch: one-based number of the epoch whose weights the model now has; None when these are the last ones.
         stopped: why training ended before its time; None when it did not.
+        resumed_seconds: how much of ``seconds`` earlier, interrupted runs took.
     """
 
     history: tuple[Epoch, ...]
@@ -50,6 +58,7 @@ class TrainResult:
     seconds: float
     best_epoch: int | None = None
     stopped: str | None = None
+    resumed_seconds: float = 0.0
 
     @property
     def validation_accuracy(self) -> float | None:

@@ -19,7 +19,9 @@ class Augmentation(BaseModel):
     crop: float = Field(default=0.0, ge=0.0, le=0.5)
     """Shift each image by up to this share of its size; 0.125 is usual for CIFAR-10 (4 of 32 pixels)."""
     mixup: float = Field(default=0.0, ge=0.0, le=10.0)
-    """Blend pairs of images and their labels; parameter of the Beta distribution, 0 for none (0.2 is mild)."""
+    """Blend pairs of images and their labels; parameter of the Beta distribution, 0 for none (0.2 is mild). Where
+    ``last-layers`` caches hidden states, these are blended in the place of images (V. Verma et al.: Manifold Mixup,
+    https://arxiv.org/abs/1806.05236)."""
 
 
 class TrainSettings(BaseModel):

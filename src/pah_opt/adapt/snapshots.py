@@ -52,7 +52,7 @@ class Checkpoint:
         step: updates done.
         progress: history and other plain data.
         values: trained parameters and buffers.
-        best: the same, of the best epoch; empty without one.
+        best: the same, of the best epoch, or of the last one without validation images; empty where it is ``values``.
         moments: the optimizer's state, by parameter name and field.
     """
 

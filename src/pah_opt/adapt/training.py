@@ -21,10 +21,12 @@ from pah_opt.models.zeros import ZeroKeeper
 from pah_opt.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import nn
 
-    from pah_opt.adapt.results import TrainResult
+    from pah_opt.adapt.results import Epoch, TrainResult
     from pah_opt.layout import ModelAdapter
     from pah_opt.splits import Split
 
@@ -42,7 +44,9 @@ def fit(
     keep_zeros: bool = True,
     checkpoint: str | Path | None = None,
     checkpoint_steps: int | None = None,
+    checkpoint_seconds: float | None = None,
     progress: Progress | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
     seed: int = 0,
 ) -> TrainResult:
     """Train ``model`` in place.
@@ -62,7 +66,9 @@ def fit(
         checkpoint: folder for the state of the training: written after each epoch, and where it is there, training goes
             on from it, with the same result as without the interruption.
         checkpoint_steps: write it after so many updates too.
+        checkpoint_seconds: write it during an epoch too, once it is older than this.
         progress: shows progress, with the time left.
+        on_epoch: called with each epoch's record when it is over, in the main process.
         seed: of the order of images, augmentation and dropout.
 
     Returns:
@@ -84,17 +90,18 @@ def fit(
         parameters = freeze(model, job.settings.freeze)
         device = next(iter(parameters.values())).device
         processes = Processes(device, job.settings.mixed_precision)
-        stack.callback(model.to, device)
-        model.to(processes.device)
+        stack.enter_context(processes.holding(model))
         if keep_zeros:
             stack.enter_context(ZeroKeeper(model))
         objective = _objective(stack, job, teacher, processes.device)
         if job.settings.checkpointing:
             stack.enter_context(recomputed_blocks(model, job.block_paths()))
-        loop = Loop(job, parameters, processes, objective, progress or Progress())
+        loop = Loop(job, parameters, processes, objective, progress or Progress(), on_epoch)
         if checkpoint is not None:
             identity = job.identity(values_of(model, parameters))
-            loop.keep_checkpoints(Path(checkpoint) / CHECKPOINT_FILE, checkpoint_steps, identity)
+            loop.keep_checkpoints(
+                Path(checkpoint) / CHECKPOINT_FILE, identity, steps=checkpoint_steps, seconds=checkpoint_seconds
+            )
         result = loop.run()
     if loop.diverged:
         warnings.warn(f"training stopped: {result.stopped}", RuntimeWarning, stacklevel=2)

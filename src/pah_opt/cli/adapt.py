@@ -28,6 +28,9 @@ if TYPE_CHECKING:
               help="Where the model goes; an interrupted run goes on from what is there.")  # fmt: skip
 @click.option("--cache", type=click.Path(file_okay=False), metavar="FOLDER",
               help="Where last-layers keeps hidden states for later runs.")  # fmt: skip
+@click.option("--no-cache", is_flag=True, help="Compute the hidden states of last-layers anew in every epoch.")
+@click.option("--tensorboard", type=click.Path(file_okay=False), metavar="FOLDER",
+              help="Where losses, accuracies and learning rates go for TensorBoard.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs, such as cuda.")
 @click.option("--train-limit", type=click.IntRange(1), metavar="N", help="At most so many training images.")
 @click.option("--test-limit", type=click.IntRange(1), metavar="N", help="At most so many test images.")
@@ -43,6 +46,8 @@ def command(
     options: tuple[str, ...],
     out: Path,
     cache: str | None,
+    no_cache: bool,
+    tensorboard: str | None,
     device: str,
     train_limit: int | None,
     test_limit: int | None,
@@ -59,6 +64,8 @@ def command(
     from pah_opt.data import load_data
     from pah_opt.models import load_model
 
+    if no_cache and cache is not None:
+        raise click.UsageError(f"--cache {cache} and --no-cache contradict each other; give one of them")
     settings = _settings(options)
     AdaptConfig.of(mode, settings)  # a wrong setting is found before anything is loaded
     loaded = load_model(model, device=device, seed=seed)
@@ -67,11 +74,24 @@ def command(
         test_share=test_share,
     )  # fmt: skip
     result = adapt(
-        loaded.model, images, mode, cache=cache or True, checkpoint=Path(out, "checkpoint"), inplace=True, seed=seed,
-        **settings,
+        loaded.model, images, mode, cache=cache or not no_cache, checkpoint=Path(out, "checkpoint"), inplace=True,
+        tensorboard=tensorboard, seed=seed, **settings,
     )  # fmt: skip
-    result.save(out, loaded.processor)
-    _show(result, str(out), as_json=as_json)
+    _hand_over(result, Path(out), loaded.processor, as_json=as_json)
+
+
+def _hand_over(result: Adaptation, out: Path, processor: Any, *, as_json: bool) -> None:
+    """Write and print in one process, however many have adapted; there is nothing left to go on from."""
+    import shutil
+
+    from pah_opt.adapt.processes import Processes
+
+    processes = Processes(next(result.model.parameters()).device, "no")
+    if processes.is_main:
+        drawn = result.save(out, processor)
+        shutil.rmtree(out / "checkpoint", ignore_errors=True)
+        _show(result, str(out), drawn=drawn, as_json=as_json)
+    processes.wait()
 
 
 def _settings(options: tuple[str, ...]) -> dict[str, Any]:
@@ -99,7 +119,7 @@ def _number(value: Any) -> Any:
         return value
 
 
-def _show(result: Adaptation, out: str, *, as_json: bool) -> None:
+def _show(result: Adaptation, out: str, *, drawn: bool, as_json: bool) -> None:
     if as_json:
         print_json(result.to_data())
         return
@@ -109,3 +129,4 @@ def _show(result: Adaptation, out: str, *, as_json: bool) -> None:
     print_field("size", f"{result.weights_bytes / 1e6:.2f} MB")
     print_field("stopped", result.result.stopped or "")
     print_field("model", out)
+    print_field("curves", "" if drawn else "not drawn: matplotlib is not installed; pip install 'pah-opt[plots]'")

@@ -89,6 +89,20 @@ def labels_of(split: Split) -> Tensor:
     return torch.cat([batch.labels for batch in split.batches(256)])
 
 
+def check_several_classes(split: Split) -> None:
+    """Check that a split's images are not all of one class.
+
+    Raises:
+        DataError: they are; names the class.
+    """
+    found = set(labels_of(split).tolist())
+    if len(found) == 1:
+        raise DataError(
+            f"all {len(split)} images of {split.name} are of one class ({split.class_names[found.pop()]!r}): there is "
+            "nothing to tell apart, and accuracy would mean nothing; give images of at least two classes"
+        )
+
+
 def training_images(data: Data) -> Split:
     """Return the training images of ``data``.
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pah_opt.data.checks import labels_of
+from pah_opt.data.checks import check_several_classes
 from pah_opt.data.columns import Columns
 from pah_opt.data.preprocess import as_processor
 from pah_opt.data.sampling import balanced_subset, validation_split
@@ -68,7 +68,9 @@ def load_data(
         train, test = validation_split(train, test_share, seed)
     else:
         test = split(test_split)
-    _check_several_classes(test)
+    for part in (train, test):
+        if part is not None:
+            check_several_classes(part)
     return Data(
         test=_limited(test, test_limit, seed), train=None if train is None else _limited(train, train_limit, seed)
     )
@@ -78,13 +80,6 @@ def _limited(split: Split, limit: int | None, seed: int) -> Split:
     if limit is not None and limit < 1:
         raise DataError(f"a limit of {limit} images leaves nothing of {split.name}; give at least 1")
     return split if limit is None or limit >= len(split) else balanced_subset(split, limit, seed)
-
-
-def _check_several_classes(split: Split) -> None:
-    if len(set(labels_of(split).tolist())) < 2:
-        raise DataError(
-            f"all {len(split)} images of {split.name} are of one class; accuracy on them would mean nothing"
-        )
 
 
 def _check_names(

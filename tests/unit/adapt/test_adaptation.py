@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch import nn
 
 import pah_opt
 from pah_opt import Data
-from pah_opt.adapt import AdaptConfig, Augmentation
+from pah_opt.adapt import AdaptConfig, Augmentation, adaptation, modes
 from pah_opt.adapt.adaptation import adapt
+from pah_opt.adapt.processes import Processes
+from pah_opt.adapt.snapshots import Checkpoint
 from pah_opt.data import TensorSplit, label_names
 from pah_opt.errors import ArtifactError, DataError, RecipeError, UnsupportedModelError
 from pah_opt.models import find_adapter
@@ -21,7 +24,7 @@ from pah_opt.registry import default_registry
 from pah_opt.testing.models import TINY_MODELS, tiny_vit
 
 from .conftest import MakeSplit
-from .test_fit import Interrupting
+from .test_fit import Interrupting, poison
 
 QUIET = Progress()
 MODES = ("full", "last-layers", "head", "lora")
@@ -130,7 +133,11 @@ def test_killed_adaptation_goes_on_with_the_same_result(
     where = {"checkpoint": tmp_path / "state", "cache": tmp_path / "cache"}
     with pytest.raises(KeyboardInterrupt):
         adapt(pretrained, data, mode, **options(mode, progress=Interrupting(6)), **where)
+    stored = Checkpoint.load(tmp_path / "state" / "training.safetensors")
+    assert stored.progress["seconds"] > 0
+    replace(stored, progress={**stored.progress, "seconds": 1000.0}).save(tmp_path / "state" / "training.safetensors")
     again = adapt(pretrained, data, mode, **options(mode), **where)
+    assert again.seconds > again.result.seconds > 1000.0, "the interrupted run's time counts"
     assert again.result.losses == expected.result.losses
     theirs = expected.model.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in again.model.state_dict().items())
@@ -166,6 +173,30 @@ def test_package_can_be_called(pretrained: nn.Module, data: Data) -> None:
     assert result.config.mode == "head"
 
 
+def test_model_works_on_the_processs_device_and_comes_back(
+    pretrained: nn.Module, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several processes have a device each, whatever device the caller's model is on."""
+
+    class Elsewhere(Processes):
+        def __init__(self, device: torch.device, precision: Any) -> None:
+            super().__init__(device, precision)
+            self.device = torch.device("cpu", 0)
+
+    moves: list[Any] = []
+
+    class Watched(type(pretrained)):  # type: ignore[misc]  # its class is known when the test runs
+        def to(self, device: Any) -> Any:
+            moves.append(device)
+            return super().to(device)
+
+    pretrained.__class__ = Watched
+    pretrained.register_forward_pre_hook(lambda *_: moves.append("forward") if moves[-1:] != ["forward"] else None)
+    monkeypatch.setattr(adaptation, "Processes", Elsewhere)
+    adapt(pretrained, data, "head", progress=QUIET)
+    assert moves == [torch.device("cpu", 0), "forward", torch.device("cpu")]
+
+
 def test_inplace_changes_the_callers_model(pretrained: nn.Module, data: Data) -> None:
     result = adapt(pretrained, data, "head", inplace=True, progress=QUIET)
     assert result.model is pretrained
@@ -186,6 +217,10 @@ def test_saved_model_is_a_transformers_folder_with_figures_and_curves(
     stored = json.loads((tmp_path / "adaptation.json").read_text())
     assert stored["test"]["accuracy"] == result.test.accuracy
     assert stored["config"]["mode"] == "full"
+    assert "distill" not in stored["config"], "what has no effect is not recorded"
+    history = stored["training"]["history"]
+    assert [epoch["epoch"] for epoch in history] == [1, 2]
+    assert all(epoch["validation_accuracy"] is not None and epoch["train_loss"] > 0 for epoch in history)
     assert (tmp_path / "preprocessor_config.json").exists()
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -203,12 +238,17 @@ def test_model_that_cannot_save_itself_is_named(make_split: MakeSplit, tmp_path:
         ("ful", {}, r"mode is 'ful'; allowed: full, last-layers, head, lora; did you mean 'full'"),
         ("full", {"epoch": 3}, r"there is no option 'epoch'; .*did you mean 'epochs'"),
         ("full", {"epochs": 0}, "epochs is 0: Input should be greater than or equal to 1"),
+        ("head", {"epochs": 3}, "epochs is 3 and mode 'head' does not use it; leave it out; allowed: mixed_precision"),
+        ("head", {"lr": 0.1, "early_stop": 2}, r"2 problems\):\n  - lr is 0.1 .*\n  - early_stop is 2 and mode 'head'"),
+        ("full", {"distill": 0.5}, "distill is 0.5 and an adaptation has no teacher; .*teacher=…"),
+        ("head", {"distill_features": 1.0}, "distill_features is 1.0 and an adaptation has no teacher"),
         ("last-layers", {"last_blocks": 3}, "last_blocks is 3 and the model has 3 blocks; train fewer"),
     ],
 )
-def test_wrong_options_are_refused(
-    pretrained: nn.Module, data: Data, mode: Any, given: dict[str, Any], message: str
+def test_wrong_options_are_refused_before_any_work(
+    pretrained: nn.Module, data: Data, mode: Any, given: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(modes, "fit_head", lambda *_: pytest.fail("the head was fitted first"))
     with pytest.raises(RecipeError, match=message):
         adapt(pretrained, data, mode, progress=QUIET, **given)
 
@@ -217,6 +257,26 @@ def test_images_of_another_size_are_refused(pretrained: nn.Module, make_split: M
     data = Data(test=make_split(6, size=8), train=make_split(6, size=8, seed=1))
     with pytest.raises(DataError, match=r"have shape \(3, 8, 8\), the model takes \(3, 16, 16\)"):
         adapt(pretrained, data, "head", progress=QUIET)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_training_images_of_one_class_are_refused(pretrained: nn.Module, data: Data, mode: Any) -> None:
+    assert isinstance(data.train, TensorSplit)
+    alike = TensorSplit(data.train.pixel_values, torch.ones_like(data.train.labels), data.train.class_names, "alike")
+    with pytest.raises(DataError, match=r"all 60 images of alike are of one class \('b'\): there is nothing to tell"):
+        adapt(pretrained, Data(test=data.test, train=alike), mode, progress=QUIET)
+
+
+@pytest.mark.parametrize("mode", ["full", "last-layers"])
+def test_nan_loss_ends_an_adaptation_with_the_last_good_weights(pretrained: nn.Module, data: Data, mode: Any) -> None:
+    poison(pretrained, good=6)  # an epoch has four updates
+    with pytest.warns(RuntimeWarning, match="training stopped: the loss became nan at update 7 of 8"):
+        result = adapt(pretrained, data, mode, **options(mode))
+    assert result.result.stopped is not None
+    assert "the weights of epoch 1 are kept" in result.result.stopped
+    assert result.result.best_epoch == 1
+    assert all(torch.isfinite(value).all() for value in result.model.state_dict().values())
+    assert result.test.accuracy > 0.8
 
 
 def test_training_images_are_needed(pretrained: nn.Module, data: Data) -> None:

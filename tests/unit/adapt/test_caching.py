@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pah_opt.adapt import Augmentation
-from pah_opt.adapt.caching import HiddenStates, Views
+from pah_opt.adapt.caching import HiddenStates, Views, _make_file
 from pah_opt.adapt.hidden import HiddenSplit, inputs_of
 from pah_opt.adapt.processes import Processes
+from pah_opt.adapt.settings import Precision
 from pah_opt.data import TensorSplit
 from pah_opt.errors import DataError
 from pah_opt.layout import ModelAdapter
@@ -23,8 +27,8 @@ Make = Callable[..., HiddenStates]
 
 @pytest.fixture
 def make(model: nn.Module, adapter: ModelAdapter) -> Make:
-    def states(**options: Any) -> HiddenStates:
-        return HiddenStates(model, adapter.layout(model), 1, Processes(torch.device("cpu"), "no"), **options)
+    def states(precision: Precision = "no", **options: Any) -> HiddenStates:
+        return HiddenStates(model, adapter.layout(model), 1, Processes(torch.device("cpu"), precision), **options)
 
     return states
 
@@ -65,7 +69,7 @@ def test_folder_keeps_states_for_the_next_run(
         assert torch.equal(values(split), first)
 
 
-@pytest.mark.parametrize("change", ["weights", "images", "views", "seed", "augmentation"])
+@pytest.mark.parametrize("change", ["weights", "images", "views", "seed", "augmentation", "precision"])
 def test_states_of_something_else_are_not_taken(
     make: Make, model: nn.Module, train: TensorSplit, tmp_path: Path, change: str
 ) -> None:
@@ -76,8 +80,9 @@ def test_states_of_something_else_are_not_taken(
         with torch.no_grad():
             model.get_submodule("vit.layers.0.mlp.fc1").get_parameter("bias").add_(0.1)
     views = {"views": Views(how, 2, 0), "seed": Views(how, 1, 1), "augmentation": Views(Augmentation(crop=0.1), 1, 0)}
+    precision = "bf16" if change == "precision" else "no"
     images = train.subset(range(24)) if change == "images" else train
-    with make(folder=tmp_path).of(images, views.get(change, Views(how, 1, 0))) as split:
+    with make(folder=tmp_path, precision=precision).of(images, views.get(change, Views(how, 1, 0))) as split:
         assert split.fingerprint != fingerprint
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -117,6 +122,66 @@ def test_full_disk_is_named_before_anything_is_computed(
     with pytest.raises(DataError, match=r"need 0.0 GB .* name a folder with more room, .*cache=False"), states:
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_cannot_be_made_is_named(make: Make, train: TensorSplit, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    states = make(folder=tmp_path / "file" / "cache").of(train, Views())
+    with (
+        pytest.raises(DataError, match=r"cannot be written to .*file/cache .*name another folder.*cache=False"),
+        states,
+    ):
+        pass
+
+
+def test_folder_that_cannot_be_written_to_is_named(
+    make: Make, train: TensorSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", refuse)
+    states = make(folder=tmp_path).of(train, Views())
+    with pytest.raises(DataError, match=rf"cannot be written to {tmp_path} \(.*Permission denied\)"), states:
+        pass
+
+
+def test_missing_temporary_folder_is_said(make: Make, train: TensorSplit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/no/such/folder")
+    states = make(memory_bytes=10).of(train, Views())
+    with pytest.raises(DataError, match="cannot be written to a temporary folder"), states:
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this platform cannot set disk space aside")
+def test_space_is_set_aside_before_states_are_computed(make: Make, train: TensorSplit, tmp_path: Path) -> None:
+    _make_file(tmp_path / "states.npy", (1000, 1000), np.dtype(np.float32))
+    assert (tmp_path / "states.npy").stat().st_blocks * 512 >= 4_000_000
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this platform cannot set disk space aside")
+def test_disk_that_fills_in_the_meantime_is_named(
+    make: Make, train: TensorSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    states = make(folder=tmp_path).of(train, Views())
+    with pytest.raises(DataError, match=r"No space left on device.*name another folder.*cache=False"), states:
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_systems_that_cannot_set_space_aside_serve_too(
+    make: Make, train: TensorSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_args: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unsupported, raising=False)
+    with make(folder=tmp_path).of(train, Views()) as split:
+        assert len(split) == len(train)
 
 
 def test_several_processes_need_a_folder(make: Make, train: TensorSplit) -> None:

@@ -5,13 +5,14 @@ import random
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
 import torch
 from torch import nn
 
-from pah_opt.adapt import Augmentation, TrainResult, TrainSettings, evaluate, fit
+from pah_opt.adapt import Augmentation, Score, TrainResult, TrainSettings, evaluate, fit, loop
 from pah_opt.data import TensorSplit
 from pah_opt.errors import ArtifactError, DataError, MissingBackendError, UnsupportedModelError
 from pah_opt.layout import ModelAdapter
@@ -231,6 +232,27 @@ def test_killed_training_goes_on_with_the_same_result(
     assert result.losses == expected.losses
     assert [e.validation_loss for e in result.history] == [e.validation_loss for e in expected.history]
     assert [e.train_accuracy for e in result.history] == [e.train_accuracy for e in expected.history]
+
+
+def test_epochs_seconds_include_validation(
+    model: nn.Module,
+    adapter: ModelAdapter,
+    train: TensorSplit,
+    validation: TensorSplit,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+
+    def slow(*args: Any, **options: Any) -> Score:
+        now[0] += 100.0
+        return evaluate(*args, **options)
+
+    monkeypatch.setattr(loop, "evaluate", slow)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    settings = QUICK.model_copy(update={"epochs": 2})
+    result = fit(model, train, settings, adapter=adapter, validation=validation)
+    assert [epoch.seconds for epoch in result.history] == [100.0, 100.0]
+    assert result.seconds == 200.0
 
 
 def test_finished_training_is_not_done_again(

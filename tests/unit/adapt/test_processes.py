@@ -47,20 +47,21 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_training_killed_without_warning_goes_on_with_the_same_result(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["fit", "adapt"])
+def test_training_killed_without_warning_goes_on_with_the_same_result(tmp_path: Path, way: str) -> None:
     script = [sys.executable, str(HERE / "train_until_killed.py")]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
-    subprocess.run([*script, str(whole)], env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
-    victim = subprocess.Popen([*script, str(cut)], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    subprocess.run([*script, str(whole), way], env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
+    victim = subprocess.Popen([*script, str(cut), way], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (cut / "state" / "training.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     victim.send_signal(signal.SIGKILL)
     assert victim.wait() == -signal.SIGKILL, "it had ended before it could be killed"
     assert not (cut / "weights").exists()
-    subprocess.run([*script, str(cut)], env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
+    subprocess.run([*script, str(cut), way], env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
     assert (cut / "weights").read_text() == (whole / "weights").read_text()
 
 

@@ -22,7 +22,7 @@ pytestmark = [
 
 
 def test_head_on_ten_images_a_class_classifies_cifar_10() -> None:
-    """With all of 8,000 training images it is 97 % (docs/adapt.md); so few give more than 80 %."""
+    """With 8,000 training images it is 96 % (docs/adapt.md); so few give more than 80 %."""
     loaded = load_model(FOLDER / "dinov2-small")
     data = load_data(FOLDER / "cifar10", loaded.processor, train_limit=100, test_limit=50)
     assert labels_of(data.test).bincount().tolist() == [5] * 10

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
+from pah_opt.data import as_split
 from pah_opt.testing.models import tiny_vit
 
 if TYPE_CHECKING:
@@ -69,7 +73,57 @@ def test_settings_are_read_as_yaml_and_json_is_printed(
     assert facts["config"]["lr"] == 0.001
     assert facts["config"]["augmentation"]["flip"] is True
     assert facts["training"]["steps"] == 3
-    assert (out / "checkpoint" / "training.safetensors").exists()
+    assert not (out / "checkpoint").exists()
+
+
+def test_finished_adaptation_does_not_stand_in_the_way_of_the_next(
+    run: Callable[..., Result], folders: tuple[str, str, Path]
+) -> None:
+    model, data, out = folders
+    for rate in ("1e-3", "1e-4"):
+        result = run(
+            "adapt", "--model", model, "--data", data, "--mode", "last-layers", "--no-cache", "--out", str(out),
+            *("--set", "epochs=1", "--set", "last_blocks=1", "--set", "validation=0", "--set", f"lr={rate}"),
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        assert json.loads((out / "adaptation.json").read_text())["config"]["lr"] == float(rate)
+
+
+def test_only_the_main_process_writes_and_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pah_opt.adapt.processes import Processes
+    from pah_opt.cli.adapt import _hand_over
+
+    waits: list[bool] = []
+    monkeypatch.setattr(Processes, "is_main", False)
+    monkeypatch.setattr(Processes, "wait", lambda _self: waits.append(True))
+    result: Any = SimpleNamespace(model=tiny_vit(image=16), save=lambda *_: pytest.fail("written twice"))
+    _hand_over(result, tmp_path, None, as_json=False)
+    assert waits == [True]
+    assert capsys.readouterr().out == ""
+
+
+def test_missing_curves_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pah_opt import Data
+    from pah_opt.adapt.adaptation import adapt
+    from pah_opt.cli.adapt import _hand_over
+    from pah_opt.testing import tiny_images
+
+    images = (tiny_images(12, seed=0), torch.arange(12) % 3)
+    result = adapt(tiny_vit(), Data(test=as_split(images), train=as_split(images)), "head")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    _hand_over(result, tmp_path, None, as_json=False)
+    assert "curves:     not drawn: matplotlib is not installed; pip install 'pah-opt[plots]'" in capsys.readouterr().out
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_cache_and_no_cache_contradict_each_other(run: Callable[..., Result]) -> None:
+    result = run("adapt", "--model", "/nowhere", "--cache", "folder", "--no-cache")
+    assert result.exit_code == 2
+    assert "--cache folder and --no-cache contradict each other" in result.output
 
 
 @pytest.mark.parametrize(

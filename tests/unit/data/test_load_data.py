@@ -164,9 +164,11 @@ def test_private_labels_are_refused_with_the_remedy(table: Any, store: Store, pr
         load_data(store(train=table([0, 1]), test=table([-1, -1])), processor)
 
 
-def test_one_class_is_refused(table: Any, store: Store, processor: Any) -> None:
-    with pytest.raises(DataError, match=r"all 2 images of .* are of one class"):
-        load_data(store(train=table([0, 1]), test=table([1, 1])), processor)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_one_class_is_refused(table: Any, store: Store, processor: Any, split: str) -> None:
+    labels = {"train": [0, 1], "test": [0, 1], split: [1, 1]}
+    with pytest.raises(DataError, match=rf"all 2 images of .*{split} are of one class \('"):
+        load_data(store(train=table(labels["train"]), test=table(labels["test"])), processor)
 
 
 def test_missing_labels_and_images_are_named(table: Any, store: Store, processor: Any) -> None:
