@@ -103,12 +103,13 @@ class Effect:
     Args:
         fewer_parameters: the number of parameters falls.
         fewer_bytes: the bytes of the tensors in memory fall.
-        zeros_at_least: share of zeros among the weights the step works on, 0 to 1 (as recorded by the step under
-            ``"sparsity"``; see :meth:`Context.record`).
+        zeros_at_least: share of zeros among the weights the step works on, 0 to 1 (recorded by the step under
+            ``"sparsity"``, see :meth:`Context.record`, and counted in the weights).
         linear_dtype: storage type that linear weights now have, such as ``"int8"``.
         same_shapes: inputs, logits and all parameter shapes are unchanged.
         same_logits: logits are unchanged up to rounding.
-        new_type: the model (or some modules) are of another type, with nothing else promised (runtimes, compile).
+        new_type: other code computes the output (runtimes, compile): the model or some modules have another class, a
+            ``forward`` or a compiled call of their own, or another implementation of attention.
     """
 
     fewer_parameters: bool = False

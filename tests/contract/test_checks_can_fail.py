@@ -10,7 +10,7 @@ import torch
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from pah_opt import Context, Effect, Optimizer, OptimizerConfig, Step, hookimpl
+from pah_opt import Context, Effect, Needs, Optimizer, OptimizerConfig, Step, Tags, hookimpl
 from pah_opt.models import select_linears
 from pah_opt.testing import TINY_MODELS, OptimizerContract
 
@@ -139,6 +139,64 @@ class DoesNothing(Halve):
         return model
 
 
+class PretendsZeros(Halve):
+    """Records zeros that it does not make."""
+
+    def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        context.record("sparsity", config.share)
+        return model
+
+
+class PretendsRuntime(Halve):
+    """Promises another way of computing and leaves it as it was."""
+
+    def expects(self, config: Any) -> Effect:
+        return Effect(new_type=True)
+
+
+class PretendsTraining(Halve):
+    """Is there for accuracy and trains nothing."""
+
+    goal = "accuracy"
+
+    def expects(self, config: Any) -> Effect:
+        return Effect()
+
+    def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        return model
+
+
+class NeedsQuietly(Halve):
+    """Says that images are welcome, and fails without them."""
+
+    def needs(self, config: Any) -> Needs:
+        return Needs(optional_calibration=True)
+
+    def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        if not context.planning:
+            len(context.calibration)  # type: ignore[arg-type]  # that is what is wrong
+        return super().apply(model, config, context)
+
+
+class NeedsInsideOut(Halve):
+    """Finds out on the way that it cannot work in bfloat16."""
+
+    def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        if not context.planning:
+            next(model.parameters()).detach().numpy()
+        return super().apply(model, config, context)
+
+
+class AnnouncesOther(Halve):
+    """Announces one type and makes another."""
+
+    def tags(self, config: Any) -> Tags:
+        return Tags(provides=frozenset({"dtype:fp16"}))
+
+    def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        return CastsSilently().apply(model, config, context)
+
+
 GENERATOR = random.SystemRandom()
 
 
@@ -243,8 +301,14 @@ CASES: dict[str, tuple[type[Halve], str, str]] = {
     "changes another model": (Meddles, "test_leaves_the_callers_model_alone", "caller's model"),
     "promises nothing": (PromisesNothing, "test_keeps_its_promise", "promises nothing"),
     "does nothing": (DoesNothing, "test_keeps_its_promise", "does not run"),
+    "records zeros and makes none": (PretendsZeros, "test_keeps_its_promise", "its weights hold 0.00%"),
+    "runtime that runs nothing": (PretendsRuntime, "test_keeps_its_promise", "every module computes as before"),
+    "training that trains nothing": (PretendsTraining, "test_keeps_its_promise", "changes no weight"),
     "not seeded": (Unseeded, "test_same_seed_gives_the_same_model", "context.seed"),
     "casts silently": (CastsSilently, "test_keeps_types_and_device", "announce"),
+    "announces another type": (AnnouncesOther, "test_keeps_types_and_device", "bf16 and does not announce"),
+    "float32 only, unsaid": (NeedsInsideOut, "test_keeps_types_and_device", "bf16 on cpu and then failed"),
+    "needs images, unsaid": (NeedsQuietly, "test_says_what_it_needs", "say in needs"),
     "leaves hooks": (LeavesHooks, "test_leaves_nothing_behind", "hooks"),
     "mixes a batch": (MixesBatch, "test_takes_any_batch", "beside"),
     "even batches only": (EvenOnly, "test_takes_any_batch", "cannot take 3 images"),

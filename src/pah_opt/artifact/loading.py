@@ -38,10 +38,12 @@ def load(
     revision: str | None = None,
     registry: Registry | None = None,
 ) -> Artifact:
-    """Read a saved artifact from a folder or from the Hugging Face hub. No code in it is ever run.
+    """Read a saved artifact from a folder or from the Hugging Face hub. It holds no code.
 
-    Every file's checksum is verified before anything in it is used. Neither training data nor the libraries that only
-    made the model (torch-pruning) are needed.
+    Every file's checksum is verified before anything in it is used. What steps left to be done is done by the installed
+    strategies that its recipe names: compiling, exporting again, or handing a graph that was kept with the weights to
+    the native parser of an engine; see SECURITY.md for artifacts of unknown origin. Neither training data nor the
+    libraries that only made the model (torch-pruning) are needed.
 
     Args:
         source: a folder, or a hub name such as ``user/model``.

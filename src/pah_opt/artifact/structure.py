@@ -8,6 +8,7 @@ import torch
 
 from pah_opt.errors import ArtifactError, MissingBackendError, PahOptError, UnsupportedHardwareError, nearest_name
 from pah_opt.models.quiet import quiet_imports
+from pah_opt.registry import using_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,7 +74,7 @@ def rebuild(
         MissingBackendError: a library that the model needs is not installed.
     """
     _check_structure(structure)
-    with quiet_imports(), torch.device("meta"):
+    with quiet_imports(), torch.device("meta"), using_registry(registry):
         model = _guarded("the model cannot be rebuilt", lambda: adapter.rebuild(structure))
         for step in steps:
             model = _restored(model, step, registry)
@@ -87,7 +88,7 @@ def finish(model: nn.Module, steps: Sequence[StepRecord], registry: Registry) ->
         ArtifactError: a step cannot be finished.
         MissingBackendError: a library that the model needs is not installed.
     """
-    with quiet_imports():
+    with quiet_imports(), using_registry(registry):
         for step in steps:
             if step.use in registry.optimizers:
                 model = _finished(model, step, registry)

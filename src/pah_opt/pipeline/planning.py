@@ -12,7 +12,7 @@ from pah_opt.optimizer import Context
 from pah_opt.pipeline.copies import meta_copy
 from pah_opt.pipeline.seeding import seeded, step_seed
 from pah_opt.pipeline.subject import Subject
-from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, validate
+from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, using_registry, validate
 from pah_opt.report.figures import figure_names
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def plan(
         initial_tags=state_tags(model),
         known_figures=figure_names(registry.metrics),
     )
-    return simulate(subject, checked, environment)
+    with using_registry(registry):
+        return simulate(subject, checked, environment)
 
 
 def simulate(subject: Subject, checked: CheckedRecipe, environment: Environment) -> Plan:

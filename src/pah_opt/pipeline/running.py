@@ -19,7 +19,7 @@ from pah_opt.pipeline.seeding import seeded, step_seed
 from pah_opt.pipeline.subject import Subject
 from pah_opt.pipeline.verify import Snapshot, Verifier, verify_attributes
 from pah_opt.progress import Progress, default_progress
-from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, validate
+from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, using_registry, validate
 from pah_opt.report.figures import figure_names
 
 if TYPE_CHECKING:
@@ -92,14 +92,16 @@ def apply(
         initial_tags=state_tags(model),
         known_figures=figure_names(registry.metrics),
     )
-    planned = simulate(dry, checked, environment)
+    with using_registry(registry):
+        planned = simulate(dry, checked, environment)
     if on_plan is not None:
         on_plan(planned)
     subject = Subject.of(model, registry, (lambda m: m) if inplace else private_copy)
     collapse = CollapseCheck.for_model(subject, inputs.held_out, on_collapse)
     reference = _reference(model, checked, shared=inplace)
     runner = _Runner(checked, environment, inputs, collapse, reference, progress or default_progress())
-    return replace(runner.run(subject), source=source, weights_origin=weights_origin)
+    with using_registry(registry):
+        return replace(runner.run(subject), source=source, weights_origin=weights_origin)
 
 
 def _reference(model: nn.Module, checked: CheckedRecipe, *, shared: bool) -> nn.Module | None:

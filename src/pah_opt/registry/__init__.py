@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pah_opt.registry.catalogue import RegisteredOptimizer, Registry
 from pah_opt.registry.checked import CheckedRecipe, CheckedStep
-from pah_opt.registry.default import default_registry, default_without, reset_default_registry, strict_registry
+from pah_opt.registry.default import (
+    default_registry,
+    default_without,
+    reset_default_registry,
+    strict_registry,
+    using_registry,
+)
 from pah_opt.registry.describe import describe_optimizer, describe_plugins
 from pah_opt.registry.json_schema import recipe_schema
 from pah_opt.registry.validate import validate
@@ -21,5 +27,6 @@ __all__ = [
     "recipe_schema",
     "reset_default_registry",
     "strict_registry",
+    "using_registry",
     "validate",
 ]

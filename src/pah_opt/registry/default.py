@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -15,17 +16,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _without: tuple[str, ...] = ()
+_in_use: ContextVar[Registry | None] = ContextVar("the registry that a call in progress was given", default=None)
 
 
 def default_registry() -> Registry:
     """Return the registry of every plugin that is installed, registered in this process, and chosen.
+
+    While :func:`pah_opt.apply`, :func:`pah_opt.plan` or :func:`pah_opt.load` runs strategies with a registry that it
+    was given, it is that one, so that what a strategy looks up or calls finds the same.
 
     Loaded once; again after a registration, a change of ``PAH_OPT_PLUGINS``, or :func:`reset_default_registry`.
 
     Raises:
         PluginError: ``PAH_OPT_PLUGINS`` or ``--no-plugin`` names a plugin that is not there.
     """
-    return _load(_without, os.environ.get(ENVIRONMENT_VARIABLE), registrations())
+    given = _in_use.get()
+    return given if given is not None else _load(_without, os.environ.get(ENVIRONMENT_VARIABLE), registrations())
 
 
 @lru_cache(maxsize=1)
@@ -45,6 +51,16 @@ def strict_registry() -> Registry:
 def reset_default_registry() -> None:
     """Forget the loaded registry: distributions installed since then are found at the next use."""
     _load.cache_clear()
+
+
+@contextmanager
+def using_registry(registry: Registry) -> Iterator[None]:
+    """Have :func:`default_registry` return ``registry`` inside the block."""
+    token = _in_use.set(registry)
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
 
 
 @contextmanager

@@ -7,8 +7,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from pah_opt.errors import PahOptError, RecipeError, UnsupportedModelError
+from pah_opt.measure.tensors import storage_type
 from pah_opt.optimizer import Effect
 from pah_opt.pipeline.copies import meta_copy
 from pah_opt.recipe import Recipe, Step
@@ -89,6 +91,22 @@ class OptimizerContract(Harness):
         said = self.refusal(lambda: self.trial.apply(self.model(), Recipe(steps=(wrong,))), RecipeError)
         self.require("no_such_parameter" in said and self.optimizer in said, f"the refusal does not name it: {said}")
 
+    def test_says_what_it_needs(self) -> None:
+        """Without any images it works, or is refused before anything runs, with the strategy and its need named."""
+        self.available()
+        needs = self.trial.optimizer.needs(self.config())
+        wanted = ["training images"] * needs.training + ["calibration images"] * (needs.calibration or needs.labels)
+        run = partial(self.trial.apply, self.model(), images=False)
+        if wanted:
+            said = self.refusal(run, RecipeError)
+            missing = [word for word in (self.optimizer, *wanted) if word not in said]
+            self.require(not missing, f"the refusal does not name {_some(missing)}: {said}")
+            return
+        try:
+            run()
+        except PahOptError as error:
+            self.fail(f"it fails where there are no images ({error}); say in needs() what it needs")
+
     # What it does.
 
     def test_plans_without_weights(self) -> None:
@@ -121,10 +139,16 @@ class OptimizerContract(Harness):
         )
 
     def test_keeps_its_promise(self) -> None:
-        """``expects()`` promises something, and the pipeline found it after the step."""
-        promised = self.trial.optimizer.expects(self.config())
-        self.require(promised != Effect(), "expects() promises nothing; say what changes (new_type for runtimes)")
-        self.made()
+        """``expects()`` promises something that the pipeline found after the step; training changes weights."""
+        made = self.trial.optimizer
+        trains = made.goal == "accuracy"
+        promises = made.expects(self.config()) != Effect()
+        self.require(promises or trains, "expects() promises nothing; say what changes (new_type for runtimes)")
+        after = self.made().model
+        if trains and not promises:
+            before = self.model()
+            found = different_tensors(self.trial.adapter(before).prepare(before), after)
+            self.require(bool(found), "it is for accuracy and changes no weight")
 
     def test_same_seed_gives_the_same_model(self) -> None:
         """Two runs leave equal tensors and logits, bit for bit, whatever the global generator was."""
@@ -137,16 +161,40 @@ class OptimizerContract(Harness):
         self.same_logits(first.model, second, "two runs give other logits; seed what is random with context.seed")
 
     def test_keeps_types_and_device(self) -> None:
-        """Floating-point types stay, unless ``expects().linear_dtype`` or a ``dtype:`` tag announces another."""
-        made, config = self.trial.optimizer, self.config()
-        tags = made.tags(config).provides
-        announced = made.expects(config).linear_dtype is not None or any(tag.startswith("dtype:") for tag in tags)
-        model = self.model()
-        before = {name: tensor.dtype for name, tensor in tensors_of(self.trial.adapter(model).prepare(model))}
-        for name, tensor in tensors_of(self.made().model):
-            self.require(tensor.device.type == "cpu", f"it moved {name} to {tensor.device}")
-            same = announced or before.get(name, tensor.dtype) == tensor.dtype
-            self.require(same, f"it made {name} {tensor.dtype} and does not announce it: see Effect.linear_dtype")
+        """Storage types stay or become the announced one, in float32 and bfloat16; so does the device, a GPU too.
+
+        A type is announced by ``expects().linear_dtype`` or a ``dtype:`` tag. A strategy that cannot work on such a
+        model refuses it by name.
+        """
+        self._keeps_types_and_device(self.model(), self.made().model)
+        others = [self.model().to(torch.bfloat16)]
+        if torch.cuda.is_available():
+            others.append(self.model().to("cuda"))
+        for model in others:
+            made = self._made_or_refused(model)
+            if made is not None:
+                self._keeps_types_and_device(model, made)
+
+    def _made_or_refused(self, model: nn.Module) -> nn.Module | None:
+        try:
+            return self.trial.apply(model).model
+        except (RecipeError, UnsupportedModelError) as error:
+            self.require(self.optimizer in str(error), f"the refusal does not name it: {error}")
+        except PahOptError as error:
+            self.fail(f"it was planned for {_kind_of(model)} and then failed ({error}); refuse it in check()")
+        return None
+
+    def _keeps_types_and_device(self, model: nn.Module, made: nn.Module) -> None:
+        optimizer, config = self.trial.optimizer, self.config()
+        announced = {tag.removeprefix("dtype:") for tag in optimizer.tags(config).provides if tag.startswith("dtype:")}
+        announced.add(optimizer.expects(config).linear_dtype or "")
+        kind, device = _kind_of(model), next(model.parameters()).device.type
+        before = dict(tensors_of(self.trial.adapter(model).prepare(model)))
+        for name, tensor in tensors_of(made):
+            self.require(tensor.device.type == device, f"it moved {name} of {kind} to {tensor.device}")
+            found = storage_type(tensor)
+            kept = name not in before or found == storage_type(before[name]) or found in announced
+            self.require(kept, f"it made {name} of {kind} {found} and does not announce it: see Effect.linear_dtype")
 
     def test_leaves_nothing_behind(self) -> None:
         """No hooks, gradients or masks stay on the model."""
@@ -205,6 +253,11 @@ class OptimizerContract(Harness):
         for first, second in ((partner, self.trial.step), (self.trial.step, partner)):
             mistake = pair_mistake(self.trial, self.model(), first, second)
             self.require(mistake is None, mistake or "")
+
+
+def _kind_of(model: nn.Module) -> str:
+    parameter = next(model.parameters())
+    return f"a model in {storage_type(parameter)} on {parameter.device.type}"
 
 
 def _documented(kind: type) -> bool:

@@ -92,11 +92,12 @@ class Trial:
         with quiet_imports():
             return plan(model, self.recipe(), registry=self.registry)
 
-    def apply(self, model: nn.Module, recipe: Recipe | None = None) -> Artifact:
-        """Run it on a copy of ``model``."""
+    def apply(self, model: nn.Module, recipe: Recipe | None = None, *, images: bool = True) -> Artifact:
+        """Run it on a copy of ``model``, with images for calibration and training or without."""
+        data = self.data if images else None
         with quiet_imports():
             return apply(
-                model, recipe or self.recipe(), self.data, registry=self.registry, on_collapse="ignore",
+                model, recipe or self.recipe(), data, registry=self.registry, on_collapse="ignore",
                 calibration_images=CALIBRATION_IMAGES, progress=Progress(),
             )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pah_opt.errors import PluginError
-from pah_opt.registry import default_registry, default_without, reset_default_registry
+from pah_opt.registry import Registry, default_registry, default_without, reset_default_registry, using_registry
 from pah_opt.registry.default import strict_registry
 
 if TYPE_CHECKING:
@@ -58,3 +58,10 @@ def test_an_unknown_name_to_leave_out_is_an_error() -> None:
 def test_the_strict_registry_honours_what_is_left_out() -> None:
     with default_without(["pah-opt"]):
         assert not any(plugin.origin.built_in for plugin in strict_registry().plugins.loaded)
+
+
+def test_the_registry_that_a_call_was_given_is_the_default_inside_it_only() -> None:
+    own = Registry.of(default_registry().plugins)
+    with using_registry(own):
+        assert default_registry() is own
+    assert default_registry() is not own

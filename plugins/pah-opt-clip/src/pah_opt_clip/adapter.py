@@ -41,16 +41,19 @@ class ClipVision(HuggingFaceAdapter):
             f"become {height}x{width}; leave the input-size step out"
         )
 
-    def _stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
-        size = int(self._embeddings(model, root).image_size)
+    def stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
+        """Read the one side that the embeddings state."""
+        size = int(self.embeddings(model, root).image_size)
         return size, size
 
-    def _prefix_tokens(self, model: nn.Module, root: str) -> tuple[int, int]:
+    def prefix_tokens(self, model: nn.Module, root: str) -> tuple[int, int]:
+        """There is one class token, with a position embedding."""
         return 1, 1
 
-    def _embedding_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+    def embedding_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+        """Yield what CLIP's embeddings must say."""
         root = self.root(model)
-        embeddings, where = self._embeddings(model, root), f"{root}.embeddings"
+        embeddings, where = self.embeddings(model, root), f"{root}.embeddings"
         patches = (layout.image_size[0] // layout.patch_size[0]) ** 2
         yield Fact(embeddings, where, "image_size", layout.image_size[0])
         yield Fact(embeddings, where, "patch_size", layout.patch_size[0])
@@ -58,7 +61,8 @@ class ClipVision(HuggingFaceAdapter):
         yield Fact(embeddings, where, "num_patches", patches)
         yield Fact(embeddings, where, "num_positions", patches + 1)
 
-    def _config_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+    def config_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+        """Yield what ``config.vision_config`` must say."""
         whole: Any = model.config
         config, where = whole.vision_config, "config.vision_config"
         yield Fact(whole, "config", "num_labels", layout.num_classes)
@@ -68,11 +72,12 @@ class ClipVision(HuggingFaceAdapter):
         yield Fact(config, where, "patch_size", layout.patch_size[0])
         yield Fact(config, where, "num_channels", layout.in_channels)
         yield Fact(config, where, "intermediate_size", max(block.mlp.width for block in layout.blocks))
-        yield from self._head_facts(config, layout)
+        yield from self.head_facts(config, layout)
 
-    def _construct(self, kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
+    def construct(self, kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
+        """Make the model from a config that CLIP accepts."""
         vision = arguments["config"]["vision_config"]
         # CLIP refuses a number of heads that does not divide its width; shapes and heads are applied afterwards.
         if vision["hidden_size"] % vision["num_attention_heads"]:
             vision["num_attention_heads"] = 1
-        return super()._construct(kind, arguments)
+        return super().construct(kind, arguments)

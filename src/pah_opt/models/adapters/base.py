@@ -43,30 +43,30 @@ class StructuralAdapter(ModelAdapter):
     # What a family adds.
 
     @abstractmethod
-    def _stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
+    def stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
         """Return height and width in pixels that the model states."""
 
     @abstractmethod
-    def _prefix_tokens(self, model: nn.Module, root: str) -> tuple[int, int]:
+    def prefix_tokens(self, model: nn.Module, root: str) -> tuple[int, int]:
         """Return the number of tokens before the patches, and how many of them have a position embedding."""
 
     @abstractmethod
-    def _family_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+    def family_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
         """Yield what the family's own attributes and config must say."""
 
     @abstractmethod
-    def _state_image_size(self, model: nn.Module, root: str, size: tuple[int, int]) -> None:
-        """Write the one attribute that :meth:`_stated_image_size` reads."""
+    def state_image_size(self, model: nn.Module, root: str, size: tuple[int, int]) -> None:
+        """Write the one attribute that :meth:`stated_image_size` reads."""
 
     @abstractmethod
-    def _arguments(self, model: nn.Module) -> dict[str, Any]:
+    def arguments(self, model: nn.Module) -> dict[str, Any]:
         """Return, as JSON data, what the family's class is constructed from."""
 
     @abstractmethod
-    def _construct(self, kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
-        """Construct an object of ``kind`` from what :meth:`_arguments` returned, on the ``meta`` device."""
+    def construct(self, kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
+        """Construct an object of ``kind`` from what :meth:`arguments` returned, on the ``meta`` device."""
 
-    def _recognises(self, model: nn.Module) -> bool:
+    def recognises(self, model: nn.Module) -> bool:
         """Tell whether the parts of this family are there; may raise."""
         from pah_opt.models.adapters.reading import root_of
 
@@ -77,7 +77,7 @@ class StructuralAdapter(ModelAdapter):
     def matches(self, model: nn.Module) -> bool:
         """Tell whether the parts of this family are there."""
         try:
-            return self._recognises(model)
+            return self.recognises(model)
         except Exception:  # noqa: BLE001  # whatever a foreign module's attributes raise, it is not of this family
             return False
 
@@ -107,8 +107,8 @@ class StructuralAdapter(ModelAdapter):
         from pah_opt.models.adapters.reading import read_layout
 
         root = self.root(model)
-        tokens, with_position = self._prefix_tokens(model, root)
-        stated = self._stated_image_size(model, root)
+        tokens, with_position = self.prefix_tokens(model, root)
+        stated = self.stated_image_size(model, root)
         return read_layout(model, self.names, root, stated=stated, prefix_tokens=tokens, positions_prefix=with_position)
 
     def sync(self, model: nn.Module) -> None:
@@ -143,12 +143,12 @@ class StructuralAdapter(ModelAdapter):
         root, layout = self.root(model), self.layout(model)
         if self.square and height != width:
             raise UnsupportedModelError(f"{self.name} models take square images only, not {height}x{width} pixels")
-        _, with_position = self._prefix_tokens(model, root)
+        _, with_position = self.prefix_tokens(model, root)
         resize_positions(
             model, join(root, self.names.positions), layout, (height, width),
             prefix=with_position, antialias=self.antialias,
         )  # fmt: skip
-        self._state_image_size(model, root, (height, width))
+        self.state_image_size(model, root, (height, width))
         self.sync(model)
 
     def structure(self, model: nn.Module) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class StructuralAdapter(ModelAdapter):
         described = {
             "format": STRUCTURE_FORMAT,
             "class": qualified_name(type(model), self.homes),
-            "arguments": self._arguments(model),
+            "arguments": self.arguments(model),
             "blocks": [self._block_data(model, block) for block in self.layout(model).blocks],
             "types": floating_types(model),
         }
@@ -212,7 +212,7 @@ class StructuralAdapter(ModelAdapter):
         yield from module_facts(model)
         for block in layout.blocks:
             yield from self._attention_facts(model, block)
-        yield from self._family_facts(model, layout)
+        yield from self.family_facts(model, layout)
 
     def _attention_facts(self, model: nn.Module, block: Block) -> Iterator[Fact]:
         names, attention = self._attention_names(model, block), block.attention
@@ -246,7 +246,7 @@ class StructuralAdapter(ModelAdapter):
         from pah_opt.models.adapters.constructors import import_class
 
         with torch.device("meta"):
-            model = self._construct(import_class(described["class"], self.homes), copy.deepcopy(described["arguments"]))
+            model = self.construct(import_class(described["class"], self.homes), copy.deepcopy(described["arguments"]))
             return self._converted(model.eval(), [block["attention"] for block in described["blocks"]])
 
     def _converted(self, model: nn.Module, styles: list[str]) -> nn.Module:

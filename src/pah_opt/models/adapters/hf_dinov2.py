@@ -35,18 +35,21 @@ class HuggingFaceDINOv2(HuggingFaceAdapter):
         classifiers=("classifier",),
     )  # fmt: skip
 
-    def _mlp_statement(self, config: Any, layout: Layout) -> tuple[str, Any]:
+    def mlp_statement(self, config: Any, layout: Layout) -> tuple[str, Any]:
+        """Return the smallest ratio that gives the width; DINOv2 states one."""
         widest = max(block.mlp.width for block in layout.blocks)
         gated = layout.blocks[0].mlp.gate is not None
         ratios = range(1, 2 + 3 * widest // (2 * layout.hidden_size) + 1)
         exact = [ratio for ratio in ratios if mlp_width(layout.hidden_size, ratio, gated=gated) == widest]
         return "mlp_ratio", exact[0] if exact else config.mlp_ratio
 
-    def _stated_mlp_width(self, config: Any, layout: Layout, value: Any) -> int:
+    def stated_mlp_width(self, config: Any, layout: Layout, value: Any) -> int:
+        """Return the width that DINOv2 makes of a ratio."""
         return mlp_width(layout.hidden_size, value, gated=layout.blocks[0].mlp.gate is not None)
 
-    def _config_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
-        yield from super()._config_facts(model, layout)
+    def config_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+        """Yield the names of the stages too."""
+        yield from super().config_facts(model, layout)
         config: Any = model.config
         stages = ["stem", *(f"stage{index + 1}" for index in range(len(layout.blocks)))]
         yield Fact(config, "config", "stage_names", stages)

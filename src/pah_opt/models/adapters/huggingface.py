@@ -32,44 +32,53 @@ class HuggingFaceAdapter(StructuralAdapter):
 
     homes: tuple[str, ...] = ("transformers.models",)
 
-    def _recognises(self, model: nn.Module) -> bool:
-        return hasattr(model, "config") and super()._recognises(model)
+    def recognises(self, model: nn.Module) -> bool:
+        """Tell whether the parts of this family are there, and a config."""
+        return hasattr(model, "config") and super().recognises(model)
 
-    def _stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
-        return pair_of(self._embeddings(model, root).patch_embeddings.image_size)
+    def stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
+        """Read it from the patch embeddings."""
+        return pair_of(self.embeddings(model, root).patch_embeddings.image_size)
 
-    def _state_image_size(self, model: nn.Module, root: str, size: tuple[int, int]) -> None:
-        self._embeddings(model, root).patch_embeddings.image_size = size
+    def state_image_size(self, model: nn.Module, root: str, size: tuple[int, int]) -> None:
+        """Write it to the patch embeddings."""
+        self.embeddings(model, root).patch_embeddings.image_size = size
 
-    def _prefix_tokens(self, model: nn.Module, root: str) -> tuple[int, int]:
-        embeddings = self._embeddings(model, root)
+    def prefix_tokens(self, model: nn.Module, root: str) -> tuple[int, int]:
+        """Count class, distillation and register tokens; registers have no position embedding."""
+        embeddings = self.embeddings(model, root)
         tokens = 1 + int(getattr(embeddings, "distillation_token", None) is not None)
         registers = getattr(embeddings, "register_tokens", None)
         return tokens + (0 if registers is None else int(registers.shape[1])), tokens
 
     @staticmethod
-    def _embeddings(model: nn.Module, root: str) -> Any:
+    def embeddings(model: nn.Module, root: str) -> Any:
+        """Return the module that makes tokens of pixels."""
         return model.get_submodule(f"{root}.embeddings" if root else "embeddings")
 
-    def _arguments(self, model: nn.Module) -> dict[str, Any]:
+    def arguments(self, model: nn.Module) -> dict[str, Any]:
+        """Return the config and the implementation of attention."""
         config: Any = model.config
         data: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
         return {"config": data, "attn_implementation": config._attn_implementation}  # noqa: SLF001  # has no public name
 
-    def _construct(self, kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
+    def construct(self, kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
+        """Make the config, and the model from it."""
         config_class: Any = kind.config_class  # type: ignore[attr-defined]  # every transformers model has one
         config = config_class.from_dict(arguments["config"], attn_implementation=arguments["attn_implementation"])
         return kind(config)
 
-    def _family_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
-        yield from self._embedding_facts(model, layout)
+    def family_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+        """Yield what embeddings, ``num_labels`` and the config must say."""
+        yield from self.embedding_facts(model, layout)
         if layout.classifiers and hasattr(model, "num_labels"):
             yield Fact(model, "", "num_labels", layout.num_classes)
-        yield from self._config_facts(model, layout)
+        yield from self.config_facts(model, layout)
 
-    def _embedding_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+    def embedding_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+        """Yield what the attributes of the embeddings must say."""
         root = self.root(model)
-        embeddings, where = self._embeddings(model, root), f"{root}.embeddings" if root else "embeddings"
+        embeddings, where = self.embeddings(model, root), f"{root}.embeddings" if root else "embeddings"
         patches, inner = embeddings.patch_embeddings, f"{where}.patch_embeddings"
         height, width = layout.image_size
         yield Fact(patches, inner, "image_size", layout.image_size, size=True)
@@ -79,7 +88,8 @@ class HuggingFaceAdapter(StructuralAdapter):
         if hasattr(embeddings, "image_size"):
             yield Fact(embeddings, where, "image_size", layout.image_size, size=True)
 
-    def _config_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+    def config_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+        """Yield what the config must say."""
         config: Any = model.config
         yield Fact(config, "config", "hidden_size", layout.hidden_size)
         yield Fact(config, "config", "num_hidden_layers", len(layout.blocks))
@@ -88,14 +98,15 @@ class HuggingFaceAdapter(StructuralAdapter):
         yield Fact(config, "config", "num_channels", layout.in_channels)
         if layout.classifiers:
             yield Fact(config, "config", "num_labels", layout.num_classes)
-        yield from self._head_facts(config, layout)
-        mlp_attribute, mlp_value = self._mlp_statement(config, layout)
+        yield from self.head_facts(config, layout)
+        mlp_attribute, mlp_value = self.mlp_statement(config, layout)
         yield Fact(config, "config", mlp_attribute, mlp_value)
         blocks = [self._block_data(model, block) for block in layout.blocks]
-        width = self._stated_mlp_width(config, layout, mlp_value)
+        width = self.stated_mlp_width(config, layout, mlp_value)
         yield Fact(config, "config", UNEVEN, ABSENT if is_plain(blocks, width) else blocks)
 
-    def _head_facts(self, config: Any, layout: Layout) -> Iterator[Fact]:
+    def head_facts(self, config: Any, layout: Layout) -> Iterator[Fact]:
+        """Yield what a config must say of attention heads: their number, and their width where that does not follow."""
         heads = max(block.attention.num_heads for block in layout.blocks)
         head_dim = max(block.attention.head_dim for block in layout.blocks)
         yield Fact(config, "config", "num_attention_heads", heads)
@@ -103,11 +114,11 @@ class HuggingFaceAdapter(StructuralAdapter):
         if hasattr(config, "head_dim") or layout.hidden_size // heads != head_dim:
             yield Fact(config, "config", "head_dim", head_dim)
 
-    def _mlp_statement(self, config: Any, layout: Layout) -> tuple[str, Any]:
+    def mlp_statement(self, config: Any, layout: Layout) -> tuple[str, Any]:
         """Return the config's attribute for the width of the feed-forward networks, and what it must say."""
         return "intermediate_size", max(block.mlp.width for block in layout.blocks)
 
-    def _stated_mlp_width(self, config: Any, layout: Layout, value: Any) -> int:
+    def stated_mlp_width(self, config: Any, layout: Layout, value: Any) -> int:
         """Return the width that transformers makes of that value."""
         return int(value)
 

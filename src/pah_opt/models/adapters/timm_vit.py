@@ -36,23 +36,27 @@ class TimmViT(StructuralAdapter):
         classifiers=("head", "head_dist"),
     )  # fmt: skip
 
-    def _stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
+    def stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
+        """Read it from the patch embedding."""
         stated: Any = model.patch_embed
         if stated.img_size is None:
             raise UnsupportedModelError("patch_embed.img_size is None; make the model with a fixed img_size")
         return pair_of(stated.img_size)
 
-    def _state_image_size(self, model: nn.Module, root: str, size: tuple[int, int]) -> None:
+    def state_image_size(self, model: nn.Module, root: str, size: tuple[int, int]) -> None:
+        """Write it to the patch embedding."""
         embed: Any = model.patch_embed
         embed.img_size = size
 
-    def _prefix_tokens(self, model: nn.Module, root: str) -> tuple[int, int]:
+    def prefix_tokens(self, model: nn.Module, root: str) -> tuple[int, int]:
+        """Count class, distillation and register tokens, and those of them that have a position embedding."""
         found: Any = model
         present = (getattr(found, name, None) for name in ("cls_token", "dist_token", "reg_token"))
         tokens = sum(int(token.shape[1]) for token in present if token is not None)
         return tokens, 0 if found.no_embed_class else tokens
 
-    def _family_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+    def family_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+        """Yield what the model's and the patch embedding's attributes must say."""
         embed, grid = (
             model.patch_embed,
             tuple(s // p for s, p in zip(layout.image_size, layout.patch_size, strict=True)),
@@ -72,10 +76,12 @@ class TimmViT(StructuralAdapter):
             if hasattr(module, "attn_dim"):
                 yield Fact(module, attention.path, "attn_dim", attention.num_heads * attention.head_dim)
 
-    def _arguments(self, model: nn.Module) -> dict[str, Any]:
+    def arguments(self, model: nn.Module) -> dict[str, Any]:
+        """Return the arguments of ``VisionTransformer``."""
         return timm_arguments(model, self.layout(model))
 
-    def _construct(self, kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
+    def construct(self, kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
+        """Call the class."""
         from functools import partial
 
         from torch import nn

@@ -43,16 +43,20 @@ class TorchvisionViT(StructuralAdapter):
 
         return super().prepare(convert_multihead(model))
 
-    def _stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
+    def stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
+        """Read the one side that the model states."""
         return pair_of(model.image_size)
 
-    def _state_image_size(self, model: nn.Module, root: str, size: tuple[int, int]) -> None:
+    def state_image_size(self, model: nn.Module, root: str, size: tuple[int, int]) -> None:
+        """Write the one side that the model states."""
         model.image_size = size[0]  # type: ignore[assignment]  # an int in torchvision, not a submodule
 
-    def _prefix_tokens(self, model: nn.Module, root: str) -> tuple[int, int]:
+    def prefix_tokens(self, model: nn.Module, root: str) -> tuple[int, int]:
+        """There is one class token, with a position embedding."""
         return 1, 1
 
-    def _family_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+    def family_facts(self, model: nn.Module, layout: Layout) -> Iterator[Fact]:
+        """Yield what the model's and the encoder's attributes must say."""
         (height, width), patch = layout.image_size, layout.patch_size[0]
         yield Fact(model, "", "image_size", height)
         yield Fact(model, "", "patch_size", patch)
@@ -63,7 +67,8 @@ class TorchvisionViT(StructuralAdapter):
         for block in layout.blocks:
             yield Fact(model.get_submodule(block.path), block.path, "num_heads", block.attention.num_heads)
 
-    def _arguments(self, model: nn.Module) -> dict[str, Any]:
+    def arguments(self, model: nn.Module) -> dict[str, Any]:
+        """Return the arguments of ``VisionTransformer``."""
         found: Any = model
         layout = self.layout(model)
         heads = max(block.attention.num_heads for block in layout.blocks)
@@ -82,7 +87,8 @@ class TorchvisionViT(StructuralAdapter):
             "norm_eps": model.get_submodule(layout.final_norm).eps,
         }
 
-    def _construct(self, kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
+    def construct(self, kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
+        """Call the class."""
         from functools import partial
 
         from torch import nn

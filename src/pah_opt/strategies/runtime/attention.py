@@ -81,6 +81,10 @@ class FusedQkv(Fusion[FusedQkvConfig]):
     name: ClassVar[str] = "fused-qkv"
     config_type = FusedQkvConfig
     summary: ClassVar[str] = "Compute query, key and value with one matrix product."
+    references: ClassVar[tuple[str, ...]] = (
+        "One product for query, key and value (NVIDIA): https://github.com/NVIDIA/Megatron-LM",
+        "timm's attention, which is laid out so: https://github.com/huggingface/pytorch-image-models",
+    )
 
     def tags(self, config: FusedQkvConfig) -> Tags:
         """Need plain weights, which are stacked."""

@@ -67,8 +67,8 @@ class Compile(Optimizer[CompileConfig]):
         return (Obstacle("no C++ compiler is installed, torch.compile needs one", "install g++, or set CXX to one"),)
 
     def expects(self, config: CompileConfig) -> Effect:
-        """Promise nothing but another way of running; that the logits agree is checked while compiling."""
-        return Effect(new_type=True)
+        """Promise another way of running, unless it may fail; that the logits agree is checked while compiling."""
+        return Effect(new_type=config.on_failure == "error")
 
     def check(self, model: nn.Module, config: CompileConfig, context: Context) -> list[str]:
         """Find a backend that torch does not know."""
