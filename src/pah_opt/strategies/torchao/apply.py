@@ -15,7 +15,7 @@ from pah_opt.strategies.torchao.guard import Guardian
 from pah_opt.strategies.torchao.layers import Assignment, assign, problems
 from pah_opt.strategies.torchao.observe import observe
 from pah_opt.strategies.torchao.qat import train
-from pah_opt.strategies.torchao.scan import Scan
+from pah_opt.strategies.torchao.scan import Scan, tensors_of
 from pah_opt.strategies.torchao.static import ALL, HALF, Fixed, fix, naive
 
 if TYPE_CHECKING:
@@ -145,11 +145,11 @@ def _quantize_int4(model: nn.Module, assignment: Assignment, config: TorchaoConf
 def _guarded(
     model: nn.Module, assignment: Assignment, config: TorchaoConfig, limit: Guard, context: Context
 ) -> Assignment:
-    """Quantize, then give layers back their float weights until the limit holds."""
+    """Quantize, then give layers back their float tensors until the limit holds."""
     split = enough_images(context.calibration, limit.images, "guarded")
     scan = Scan(model, context.adapter, split, config.batch_size)
     reference, labels = scan.all_logits()
-    floats = {path: _linear(model, path).weight for path in assignment.schemes}
+    floats = {path: tensors_of(model, path) for path in assignment.schemes}
     _quantize(model, assignment, config, context)
     guarded = Guardian(scan, reference, labels, floats, limit).guard(assignment.schemes, context.progress)
     context.record("guarded", guarded.to_data())
