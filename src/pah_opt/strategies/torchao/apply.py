@@ -39,11 +39,10 @@ def quantize_model(model: nn.Module, config: TorchaoConfig, context: Context) ->
         UnsupportedModelError: the config does not fit the model.
         DataError: images are missing, too few, or do not fit.
     """
-    layout = context.adapter.layout(model)
-    wrong = problems(model, layout, config)
+    wrong = problems(model, config, context)
     if wrong:
         raise UnsupportedModelError("torchao cannot quantize this model: " + "; ".join(wrong))
-    assignment = assign(model, layout, config)
+    assignment = assign(model, context.adapter.layout(model), config)
     if context.planning:
         return _planned(model, assignment, config, context), assignment
     trained = assignment.using("int8-qat")
