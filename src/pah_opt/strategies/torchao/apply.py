@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pah_opt.errors import UnsupportedModelError
-from pah_opt.models.calibration import enough_images, has_enough_images
+from pah_opt.models.calibration import check_images, enough_images, has_enough_images
 from pah_opt.models.gptq import round_in_order
 from pah_opt.strategies.torchao.convert import overflows, quantize, quantize_int4, quantize_static
 from pah_opt.strategies.torchao.guard import Guardian
@@ -47,6 +47,7 @@ def quantize_model(model: nn.Module, config: TorchaoConfig, context: Context) ->
         return _planned(model, assignment, config, context), assignment
     trained = assignment.using("int8-qat")
     if trained:
+        _check_calibration(model, assignment, config, context)
         context.record("training", _summary(train(model, trained, config.training, context)))
     model.requires_grad_(requires_grad=False)
     if config.guarded is None:
@@ -55,6 +56,22 @@ def quantize_model(model: nn.Module, config: TorchaoConfig, context: Context) ->
         assignment = _guarded(model, assignment, config, config.guarded, context)
     _record(assignment, context)
     return model, assignment
+
+
+def _check_calibration(model: nn.Module, assignment: Assignment, config: TorchaoConfig, context: Context) -> None:
+    """Look at the images that will be observed after training, which takes long and changes the model.
+
+    Raises:
+        DataError: they are too few or do not fit.
+    """
+    layout = context.adapter.layout(model)
+    wanted = {"int8-static": config.images} if assignment.using("int8-static") else {}
+    if assignment.using("int4-weight-only") and config.rounding == "gptq":
+        wanted["rounding gptq"] = config.images
+    if config.guarded is not None:
+        wanted["guarded"] = config.guarded.images
+    for purpose, count in wanted.items():
+        check_images(enough_images(context.calibration, count, purpose), layout, config.batch_size)
 
 
 def _summary(result: TrainResult) -> dict[str, Any]:
