@@ -129,9 +129,7 @@ def simulate(subject: Subject, checked: CheckedRecipe, environment: Environment)
     problems: list[Problem] = []
     for step in checked.steps:
         seed = step_seed(checked.recipe.seed, step.index, step.optimizer.name)
-        context = Context(
-            subject.adapter, environment, seed=seed, align=step.align, reference=reference, planning=True
-        )
+        context = Context(subject.adapter, environment, seed=seed, align=step.align, reference=reference, planning=True)
         trial = _Trial(step, context, checked.recipe.place("steps", step.index))
         after = trial.run(subject)
         problems += trial.problems

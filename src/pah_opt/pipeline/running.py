@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pah_opt.artifact import Artifact, StepRecord
 from pah_opt.environment import Environment
-from pah_opt.errors import PahOptError, StepFailedError
+from pah_opt.errors import PahOptError, Problem, RecipeError, StepFailedError
 from pah_opt.models.state import state_tags
 from pah_opt.optimizer import Context
 from pah_opt.pipeline.collapse import CollapseCheck, OnCollapse
@@ -92,6 +92,7 @@ def apply(
         initial_tags=state_tags(model),
         known_figures=figure_names(registry.metrics),
     )
+    _check_device(model, checked)
     planned = simulate(dry, checked, environment)
     if on_plan is not None:
         on_plan(planned)
@@ -100,6 +101,28 @@ def apply(
     reference = _reference(model, checked, shared=inplace)
     runner = _Runner(checked, environment, inputs, collapse, reference, progress or default_progress())
     return replace(runner.run(subject), source=source, weights_origin=weights_origin)
+
+
+def _check_device(model: nn.Module, checked: CheckedRecipe) -> None:
+    """Find steps that run on a GPU while the model is elsewhere: that there is a GPU was asked before.
+
+    Raises:
+        RecipeError: names each such step.
+    """
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return
+    problems = [
+        Problem(
+            f"needs the model on a CUDA device, and it is on {device}",
+            checked.recipe.place("steps", step.index),
+            remedy='move it first: model.to("cuda") in Python, --device cuda on the command line',
+        )
+        for step in checked.steps
+        if step.needs.cuda or step.needs.capability
+    ]
+    if problems:
+        raise RecipeError(problems, f"recipe {checked.recipe.name!r} cannot be run")
 
 
 def _reference(model: nn.Module, checked: CheckedRecipe, *, shared: bool) -> nn.Module | None:
