@@ -67,6 +67,19 @@ def test_scan_lists_the_most_damaging_layer_first(
     assert [layer.kl for layer in scan] == sorted((layer.kl for layer in scan), reverse=True)
 
 
+def test_scan_by_accuracy_orders_by_what_is_lost_and_then_by_the_logits(
+    adapter: Callable[..., Any], images: Callable[..., Any], vit: nn.Module
+) -> None:
+    split = images(vit, 40)
+    with torch.no_grad():
+        split.labels.copy_(vit(split.pixel_values).logits.argmax(dim=1))
+    coarse = TorchaoConfig(scheme="int4-weight-only", rounding="nearest", group_size=64)
+    scan = sensitivity(vit, adapter(vit), split, coarse, by="top1_drop_pp")
+    lost = [(layer.top1_drop_pp, layer.kl) for layer in scan]
+    assert lost == sorted(lost, reverse=True)
+    assert lost != sorted(lost, key=lambda one: one[1], reverse=True)
+
+
 def test_scan_leaves_the_model_untouched(
     adapter: Callable[..., Any], images: Callable[..., Any], vit: nn.Module, pixels: torch.Tensor
 ) -> None:
@@ -166,3 +179,5 @@ def test_accuracy_can_be_the_limit(run: Callable[..., Any], images: Callable[...
     report = run(vit, split, guarded={"max_drop_pp": limit}, **coarse).achieved["guarded"]
     assert report["reached"]["top1_drop_pp"] <= limit
     assert report["left_in_float"]
+    alone = [layer["top1_drop_pp"] for layer in report["sensitivity"]]
+    assert alone == sorted(alone, reverse=True)

@@ -66,7 +66,7 @@ class Guard(OptimizerConfig):
     nats; 0.01 is hardly noticeable. Needs no labels."""
     max_drop_pp: float | None = Field(default=None, ge=0, le=100)
     """Largest drop of top-1 accuracy on the images looked at, in percentage points. Needs labels, and at least 100
-    images for each point to mean anything."""
+    images for each point to mean anything. As the only limit it also decides which layers are the most damaging."""
     images: int = Field(default=256, ge=1)
     """At most so many calibration images are judged, evenly spaced."""
 

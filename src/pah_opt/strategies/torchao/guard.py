@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pah_opt.progress import Progress
     from pah_opt.strategies.torchao.config import Guard
+    from pah_opt.strategies.torchao.scan import Ranking
 
 
 def within(found: Divergence, limit: Guard) -> bool:
@@ -98,7 +99,8 @@ class Guardian:
     def _order(self, schemes: Mapping[str, str], progress: Progress) -> tuple[LayerSensitivity, ...]:
         quantized = {path: tensors_of(self._scan.model, path) for path in self._floats}
         with swapped(self._scan.model, self._floats):
-            return self._scan.run(quantized, schemes, progress)
+            by: Ranking = "top1_drop_pp" if self._limit.max_kl is None else "kl"
+            return self._scan.run(quantized, schemes, progress, by=by)
 
     def _fewest(self, paths: tuple[str, ...]) -> tuple[int, Divergence]:
         """Return the smallest number of first ``paths`` in float that keeps the limit, by bisection."""

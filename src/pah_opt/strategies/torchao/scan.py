@@ -6,7 +6,7 @@ import copy
 import math
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pah_opt.layout import Layout, ModelAdapter
     from pah_opt.splits import Split
     from pah_opt.strategies.torchao.config import TorchaoConfig
+
+Ranking = Literal["kl", "top1_drop_pp"]
+"""What decides how damaging a layer is."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def sensitivity(
     config: TorchaoConfig | None = None,
     *,
     images: int = 64,
+    by: Ranking = "kl",
     progress: Progress | None = None,
     seed: int = 0,
 ) -> tuple[LayerSensitivity, ...]:
@@ -69,6 +73,8 @@ def sensitivity(
         split: calibration images; their labels are used for ``top1_drop_pp`` only.
         config: how to quantize; by default ``TorchaoConfig()``. ``guarded`` is not looked at.
         images: at most so many images are looked at, evenly spaced.
+        by: what the order is made by: ``kl`` by the logits, ``top1_drop_pp`` by the accuracy, which needs many images;
+            layers that cost the same accuracy are ordered by their logits.
         progress: shows progress.
         seed: of what is random in calibration.
 
@@ -88,7 +94,7 @@ def sensitivity(
     quantized, assignment = quantize_model(quantized, config, context)
     tensors = {path: tensors_of(quantized, path) for path in assignment.schemes}
     scan = Scan(model, adapter, evenly_spaced(split, images), config.batch_size)
-    return scan.run(tensors, assignment.schemes, context.progress)
+    return scan.run(tensors, assignment.schemes, context.progress, by=by)
 
 
 class LinearTensors(NamedTuple):
@@ -129,9 +135,14 @@ class Scan:
 
     @torch.no_grad()
     def run(
-        self, tensors: Mapping[str, LinearTensors], schemes: Mapping[str, str], progress: Progress
+        self,
+        tensors: Mapping[str, LinearTensors],
+        schemes: Mapping[str, str],
+        progress: Progress,
+        *,
+        by: Ranking = "kl",
     ) -> tuple[LayerSensitivity, ...]:
-        """Return one LayerSensitivity for each layer of ``tensors``, by falling divergence."""
+        """Return one LayerSensitivity for each layer of ``tensors``, most damaging first."""
         layout = self.adapter.layout(self.model)
         found: dict[str, list[Tensor]] = {path: [] for path in tensors}
         reference: list[Tensor] = []
@@ -153,7 +164,7 @@ class Scan:
             LayerSensitivity(path, schemes[path], *divergence(reference, logits, labels))
             for path, logits in found.items()
         ]
-        return tuple(sorted(measured, key=lambda one: one.kl, reverse=True))
+        return tuple(sorted(measured, key=lambda one: (getattr(one, by), one.kl), reverse=True))
 
     def all_logits(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return the logits and the labels of every image, batch by batch."""
