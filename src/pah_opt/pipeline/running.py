@@ -40,6 +40,7 @@ def apply(
     inplace: bool = False,
     on_collapse: OnCollapse = "error",
     calibration_images: int = 256,
+    processor: Any = None,
     registry: Registry | None = None,
     environment: Environment | None = None,
     progress: Progress | None = None,
@@ -61,6 +62,8 @@ def apply(
         inplace: work on ``model`` itself, which saves the copy; after an error it may be half changed.
         on_collapse: what to do when the model is at chance after a step: ``error``, ``warn`` or ``ignore``.
         calibration_images: how many training images calibrating steps observe.
+        processor: the model's transformers image processor, saved with the result for its input size; by default the
+            one that ``data`` was preprocessed with. Images that are tensors carry none.
         registry: the strategies to choose from; every installed one by default.
         environment: the machine; this one by default.
         progress: shows progress; by default bars on a terminal, nothing elsewhere.
@@ -80,7 +83,7 @@ def apply(
     registry = registry or default_registry()
     recipe = registry.recipe(recipe)
     environment = environment or Environment()
-    inputs = Inputs.of(data, calibration_images=calibration_images, seed=recipe.seed)
+    inputs = Inputs.of(data, calibration_images=calibration_images, seed=recipe.seed, processor=processor)
     dry = Subject.of(model, registry, meta_copy)
     inputs.check(dry)
     checked = validate(

@@ -222,6 +222,15 @@ def test_steps_for_a_gpu_are_refused_while_the_model_is_on_the_cpu(model: nn.Mod
     assert same(weights(model), before)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_training_images_to_calibrate_and_hold_out_are_refused_in_those_words(
+    separating: nn.Module, count: int
+) -> None:
+    data = Data(test=labelled(separating), train=labelled(separating, seed=1).subset(range(count)))
+    with pytest.raises(DataError, match=rf"has {count} images.*calibrates and trains on some.*give at least 16"):
+        pah_opt.apply(separating, recipe("watches"), data)
+
+
 def test_test_images_alone_cannot_calibrate(separating: nn.Module) -> None:
     with pytest.raises(RecipeError, match="calibration"):
         pah_opt.apply(separating, recipe("watches"), Data(test=labelled(separating)))
