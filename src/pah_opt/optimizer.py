@@ -55,7 +55,7 @@ class OptimizerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @classmethod
-    def without_effect(cls, parameters: Mapping[str, Any]) -> frozenset[str]:
+    def without_effect(cls, parameters: Mapping[str, Any]) -> frozenset[str]:  # noqa: ARG003  # overrides look at them
         """Return the parameters that would do nothing beside these, such as those of another scheme; by default none.
 
         A validator may refuse them where they are written. Defaults that several steps share leave them out.

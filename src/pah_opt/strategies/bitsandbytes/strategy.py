@@ -23,8 +23,8 @@ class Bitsandbytes(Optimizer[BitsandbytesConfig]):
     """Store linear layers in int8 (LLM.int8) or four bits (NF4, FP4) with bitsandbytes, on CPU or CUDA.
 
     For memory: weights are expanded, or activations quantized, in every product, which is often slower than float.
-    One scheme serves all chosen layers: `include` and `skip` leave layers in float. Where layers need different schemes,
-    or as few in float as a limit allows, use `torchao` with `per_layer` or `guarded`.
+    One scheme serves all chosen layers; `include` and `skip` leave others in float. Where layers need different
+    schemes, or as few in float as a limit allows, use `torchao` with `per_layer` or `guarded`.
     """
 
     name: ClassVar[str] = "bitsandbytes"

@@ -95,7 +95,8 @@ def compiler_problems(config: CompileConfig) -> list[str]:
         return []
     if os.environ.get("CXX") or any(shutil.which(name) for name in COMPILERS):
         return []
-    return [
+    missing = (
         "no C++ compiler is installed, and backend inductor needs one; install g++, set CXX to one, or set "
         "on_failure: eager to go on without compiling"
-    ]
+    )
+    return [missing]
