@@ -5,7 +5,8 @@ Resumable: a row that is already in the results file, made by the same recipe on
     python benchmarks/strategies.py --model DENSE_FOLDER --data CIFAR10_FOLDER
 
 DENSE_FOLDER is an image classifier with ten classes in transformers' form, such as the one that
-``pah-opt adapt --mode head`` makes; figures in docs/strategies.md say which one they were measured on.
+``pah-opt adapt --mode head`` makes; docs/strategies-measured.md says which one its
+figures were measured on (``--made`` is the command that made it).
 """
 
 from __future__ import annotations
@@ -166,10 +167,12 @@ SECTIONS = {"quantized": quantized, "unstructured": unstructured, "structured": 
 class Bench:
     """Runs rows and keeps the results file."""
 
-    def __init__(self, source: Source, data: Data, results: Path, calibration: int) -> None:
+    def __init__(self, source: Source, data: Data, results: Path, calibration: int, made: str | None = None) -> None:
         self.source, self.data, self.results, self.calibration = source, data, results, calibration
+        found: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
+        self.made = made or found.get("made")
         self.adapter = find_adapter(source.model, default_registry().adapters)
-        self.rows: dict[str, Any] = json.loads(results.read_text())["rows"] if results.exists() else {}
+        self.rows: dict[str, Any] = found.get("rows", {})
         self.dense: dict[bool, Predictions] = {}
 
     def predictions(self, model: torch.nn.Module, *, compiled: bool) -> Predictions:
@@ -236,6 +239,7 @@ class Bench:
         """Write everything measured so far."""
         head = {
             "model": Path(self.source.name).name,
+            **({"made": self.made} if self.made else {}),
             "test": self.data.test.name.rpartition("/")[2],
             "threads": torch.get_num_threads(),
             "torch": torch.__version__, "calibration_images": self.calibration,
@@ -249,9 +253,11 @@ class Bench:
 
 def page(results: dict[str, Any]) -> str:
     """Render the results file as a page of the documentation."""
+    made = f"made by `{results['made']}`, " if results.get("made") else ""
     return (
         "# Measured figures\n\n"
         f"Made by `benchmarks/strategies.py` from `benchmarks/results/strategies.json`: `{results['model']}`, "
+        f"{made}"
         f"judged on `{results['test']}` (images that no step saw), {results['calibration_images']} calibration images, "
         f"{results['threads']} threads, torch {results['torch']}; the dense file has "
         f"{results['dense_file_bytes'] / 1e6:.1f} MB. Changes are paired by image, with a bootstrap interval; a tick "
@@ -288,6 +294,7 @@ def main() -> None:
     """Run what was asked for and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
+    parser.add_argument("--made", metavar="COMMAND", help="what made the dense model; kept with the results")
     parser.add_argument("--data", default="uoft-cs/cifar10")
     parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument(
@@ -308,7 +315,7 @@ def main() -> None:
     source = Source.load(options.model, options.data, train_limit=options.train_limit, test_limit=options.test_limit)
     if source.data is None:
         parser.error("there are no images")
-    bench = Bench(source, source.data, options.results, options.calibration)
+    bench = Bench(source, source.data, options.results, options.calibration, options.made)
     rows = [row for section in options.sections for row in SECTIONS[section]() if _wanted(row, options.only)]
     # Those with an aim first: whoever stops early has what the aims are judged by.
     for row in sorted(rows, key=lambda row: row.limit_pp is None):

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -53,6 +53,17 @@ class OptimizerConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def without_effect(cls, parameters: Mapping[str, Any]) -> frozenset[str]:  # noqa: ARG003  # overrides look at them
+        """Return the parameters that would do nothing beside these, such as those of another scheme; by default none.
+
+        A validator may refuse them where they are written. Defaults that several steps share leave them out.
+
+        Args:
+            parameters: JSON data as a recipe gives them; not validated yet.
+        """
+        return frozenset()
 
 
 ConfigT = TypeVar("ConfigT", bound=OptimizerConfig)

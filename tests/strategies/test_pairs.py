@@ -40,6 +40,9 @@ QUICKER: dict[str, dict[str, Any]] = {
     "compile": {"backend": "eager"},
     "torchao int4-weight-only": {"group_size": 16},
     "torchao int8-qat": {"training": {"steps": 1}},
+    # Repair asks for widths in whole blocks, which a tiny model cannot be pruned to.
+    "bitsandbytes nf4": {"rounding": "nearest"},
+    "bitsandbytes fp4": {"rounding": "nearest"},
 }
 """Parameters that save time, or that fit a tiny model."""
 REFUSED_FOR_THIS_MODEL = {

@@ -39,7 +39,7 @@ def untrainable(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     if halves:
         problems.append(
             f"{len(halves)} parameters ({halves[0]}, …) are stored in half precision, where small updates are lost; "
-            "train in float32, with mixed_precision bf16 for speed"
+            "train in float32 (in a recipe, put the cast step after this one), with mixed_precision bf16 for speed"
         )
     return problems
 

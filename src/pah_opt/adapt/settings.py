@@ -55,7 +55,9 @@ class TrainSettings(BaseModel):
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of each label that is spread over all classes."""
     mixed_precision: Precision = "no"
-    """``bf16`` runs matrix products in bfloat16; weights and their updates stay in float32."""
+    """``bf16`` runs matrix products in bfloat16; weights and their updates stay in float32. GPUs have it from compute
+    capability 8.0 (A100, RTX 30), CPUs with AVX-512 BF16 or AMX; elsewhere it is slow. There is no fp16: its small
+    gradients become zero unless losses are scaled, and bfloat16 has the range of float32."""
     checkpointing: bool = False
     """Recompute blocks in the backward pass: about a third more time, far less memory."""
     early_stop: int | None = Field(default=None, ge=1)

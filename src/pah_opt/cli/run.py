@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -76,25 +76,27 @@ def command(
     full: bool,
     as_json: bool,
 ) -> None:
-    """Run each RECIPE (a YAML or JSON file, or a preset) on a model; compare all with the dense one."""
+    """Run each RECIPE (a YAML or JSON file, or a preset) on a model; compare all with the dense one.
+
+    Under accelerate launch, all processes share the training; the main one measures and writes.
+    """
     read = [checked(recipe) for recipe in recipes]
     from pah_opt.cli._results import show, show_ablation
     from pah_opt.measure.settings import MeasureSettings
     from pah_opt.progress import default_progress
-    from pah_opt.workflow import Source, run_recipes, write_folder
+    from pah_opt.workflow import Source, apply_recipes, is_main, run_recipes, write_folder
     from pah_opt.workflow.ablation import Ablation
 
     source = Source.load(model, data, weights=weights, device=device, train_limit=train_limit, test_limit=test_limit)
     trains = source.data is not None and source.data.train is not None
     ablations = [Ablation.of(recipe, source.model, calibration=trains, training=trains) for recipe in read if ablate]
-    outcome = run_recipes(
-        source,
-        [variant for each in ablations for variant in each.variants] or read,
-        settings=MeasureSettings() if full else MeasureSettings.quick(),
-        progress=default_progress(),
-        calibration_images=calibration_images,
-        on_collapse=on_collapse,
-    )
+    wanted = [variant for each in ablations for variant in each.variants] or read
+    options: dict[str, Any] = {"calibration_images": calibration_images, "on_collapse": on_collapse}
+    if not is_main():
+        apply_recipes(source, wanted, **options)
+        return
+    settings = MeasureSettings() if full else MeasureSettings.quick()
+    outcome = run_recipes(source, wanted, settings=settings, progress=default_progress(), **options)
     write_folder(out, outcome, artifacts=save_artifacts)
     for each in ablations if not as_json else ():
         show_ablation(each, outcome.report)

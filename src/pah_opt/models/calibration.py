@@ -32,6 +32,7 @@ __all__ = [
     "BlockRunner",
     "Covariance",
     "calibration_batches",
+    "check_images",
     "checked_pixels",
     "collect_inputs_covariance",
     "evenly_spaced",
@@ -102,6 +103,16 @@ def checked_pixels(pixels: Tensor, layout: Layout, name: str) -> Tensor:
     if not torch.isfinite(pixels).all():
         raise DataError(f"images of {name} hold NaN or infinity; check the files and the preprocessing")
     return pixels
+
+
+def check_images(split: Split, layout: Layout, batch_size: int) -> None:
+    """Look at every image of a split, for steps that change a model before they use images.
+
+    Raises:
+        DataError: images are of another shape than the model takes, or hold NaN or infinity.
+    """
+    for batch in split.batches(batch_size):
+        checked_pixels(batch.pixel_values, layout, split.name)
 
 
 class _CovarianceCollector:

@@ -124,11 +124,13 @@ def simulate(subject: Subject, checked: CheckedRecipe, environment: Environment)
         RecipeError: with everything that the steps find wrong for this model.
     """
     before = subject.figures()
+    # Steps change the subject's model in place; those that train are compared with what it was.
+    reference = meta_copy(subject.model) if any(step.needs.training for step in checked.steps) else None
     planned: list[PlannedStep] = []
     problems: list[Problem] = []
     for step in checked.steps:
         seed = step_seed(checked.recipe.seed, step.index, step.optimizer.name)
-        context = Context(subject.adapter, environment, seed=seed, align=step.align, planning=True)
+        context = Context(subject.adapter, environment, seed=seed, align=step.align, reference=reference, planning=True)
         trial = _Trial(step, context, checked.recipe.place("steps", step.index))
         after = trial.run(subject)
         problems += trial.problems

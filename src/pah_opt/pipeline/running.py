@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pah_opt.artifact import Artifact, StepRecord
 from pah_opt.environment import Environment
-from pah_opt.errors import PahOptError, StepFailedError
+from pah_opt.errors import PahOptError, Problem, RecipeError, StepFailedError
 from pah_opt.models.state import state_tags
 from pah_opt.optimizer import Context
 from pah_opt.pipeline.collapse import CollapseCheck, OnCollapse
@@ -40,6 +40,7 @@ def apply(
     inplace: bool = False,
     on_collapse: OnCollapse = "error",
     calibration_images: int = 256,
+    processor: Any = None,
     registry: Registry | None = None,
     environment: Environment | None = None,
     progress: Progress | None = None,
@@ -61,6 +62,8 @@ def apply(
         inplace: work on ``model`` itself, which saves the copy; after an error it may be half changed.
         on_collapse: what to do when the model is at chance after a step: ``error``, ``warn`` or ``ignore``.
         calibration_images: how many training images calibrating steps observe.
+        processor: the model's transformers image processor, saved with the result for its input size; by default the
+            one that ``data`` was preprocessed with. Images that are tensors carry none.
         registry: the strategies to choose from; every installed one by default.
         environment: the machine; this one by default.
         progress: shows progress; by default bars on a terminal, nothing elsewhere.
@@ -80,7 +83,7 @@ def apply(
     registry = registry or default_registry()
     recipe = registry.recipe(recipe)
     environment = environment or Environment()
-    inputs = Inputs.of(data, calibration_images=calibration_images, seed=recipe.seed)
+    inputs = Inputs.of(data, calibration_images=calibration_images, seed=recipe.seed, processor=processor)
     dry = Subject.of(model, registry, meta_copy)
     inputs.check(dry)
     checked = validate(
@@ -92,6 +95,7 @@ def apply(
         initial_tags=state_tags(model),
         known_figures=figure_names(registry.metrics),
     )
+    _check_device(model, checked)
     with using_registry(registry):
         planned = simulate(dry, checked, environment)
     if on_plan is not None:
@@ -102,6 +106,28 @@ def apply(
     runner = _Runner(checked, environment, inputs, collapse, reference, progress or default_progress())
     with using_registry(registry):
         return replace(runner.run(subject), source=source, weights_origin=weights_origin)
+
+
+def _check_device(model: nn.Module, checked: CheckedRecipe) -> None:
+    """Find steps that run on a GPU while the model is elsewhere: that there is a GPU was asked before.
+
+    Raises:
+        RecipeError: names each such step.
+    """
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return
+    problems = [
+        Problem(
+            f"needs the model on a CUDA device, and it is on {device}",
+            checked.recipe.place("steps", step.index),
+            remedy='move it first: model.to("cuda") in Python, --device cuda on the command line',
+        )
+        for step in checked.steps
+        if step.needs.cuda or step.needs.capability
+    ]
+    if problems:
+        raise RecipeError(problems, f"recipe {checked.recipe.name!r} cannot be run")
 
 
 def _reference(model: nn.Module, checked: CheckedRecipe, *, shared: bool) -> nn.Module | None:

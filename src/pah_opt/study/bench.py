@@ -59,7 +59,7 @@ class Bench:
         if row is not None and row.naive is not None:
             what |= {"naive": row.naive, "amount": row.amount}
         elif row is not None:
-            steps = [step.model_dump(mode="json", by_alias=True) for step in self.study.recipe(row, 0).steps]
+            steps = [step.model_dump(mode="json", by_alias=True) for step in self.study.steps(row)]
             what |= {"steps": steps, "calibration_images": self.study.calibration_images}
         return self._key(what)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from pah_opt.errors import nearest_name
 from pah_opt.recipe import Gate, Recipe, Step
 from pah_opt.recipe.schema import NAME_PATTERN
+from pah_opt.registry import default_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 EMBEDDED = "digits"
 """Name of the model and images that need no download: a small ViT, untrained, and scikit-learn's digits."""
@@ -143,7 +144,7 @@ class Study(Part):
     base_tolerance_pp: float = Field(default=0.3, ge=0.0)
     """Adaptations whose accuracy is this close to the best count as equal; the quickest of them is chosen."""
     defaults: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
-    """Parameters for every step of a strategy, by its name; a step's own parameters come first."""
+    """Parameters for every step of a strategy, by its name, where they do something; a step's own come first."""
     sections: tuple[Section, ...] = Field(min_length=1)
     priorities: Priorities = Priorities()
     sizes_mb: tuple[float, ...] = (10.0, 25.0, 50.0, 100.0)
@@ -169,7 +170,19 @@ class Study(Part):
         for section in self.sections:
             yield from section.rows
 
+    def steps(self, row: Row) -> tuple[Step, ...]:
+        """Return a row's steps with every default of their strategies, whether it does anything there or not."""
+        return tuple(Step.of(step.use, **{**self.defaults.get(step.use, {}), **step.parameters}) for step in row.steps)
+
     def recipe(self, row: Row, seed: int) -> Recipe:
-        """Return a row's steps as a recipe, defaults filled in."""
-        steps = tuple(Step.of(step.use, **{**self.defaults.get(step.use, {}), **step.parameters}) for step in row.steps)
+        """Return a row's steps as a recipe, defaults filled in where they do something."""
+        filled = zip(row.steps, self.steps(row), strict=True)
+        steps = tuple(Step.of(each.use, **_with_effect(own.parameters, each)) for own, each in filled)
         return Recipe(name=row.name, seed=seed, steps=steps)
+
+
+def _with_effect(own: Mapping[str, Any], step: Step) -> dict[str, Any]:
+    """Return a step's own parameters, and of its others those that do something beside them."""
+    registered = default_registry().optimizers.get(step.use)
+    idle = registered.optimizer.config_type.without_effect(own) if registered else frozenset()
+    return {name: value for name, value in step.parameters.items() if name in own or name not in idle}

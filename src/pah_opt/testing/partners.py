@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _TRAINED = MappingProxyType({"steps": 1, "batch_size": 16})
 
 PARTNERS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
-    "bitsandbytes": {"scheme": "nf4"},
+    "bitsandbytes": {"scheme": "nf4", "rounding": "nearest"},  # repair asks for widths that tiny models do not have
     "cast": {"dtype": "bf16"},
     # The compiler's front end alone: machine code takes seconds and is not what a pair is about.
     "compile": {"backend": "eager"},

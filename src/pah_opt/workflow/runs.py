@@ -9,6 +9,7 @@ from pah_opt.errors import PahOptError, RecipeError
 from pah_opt.pipeline import apply
 from pah_opt.progress import Progress
 from pah_opt.report import compare
+from pah_opt.workflow.ranks import wait_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +57,34 @@ def run_recipes(
         RecipeError: two recipes have one name.
         PahOptError: every recipe failed; the error of the first.
     """
+    progress = progress or Progress()
+    artifacts, failures = apply_recipes(source, recipes, progress=progress, **options)
+    progress.message("measuring")
+    models = {"dense": source.model, **artifacts}
+    report = compare(models, source.data, settings=settings, weights_origin=source.weights_origin, progress=progress)
+    return Outcome(report.model_copy(update={"notes": (*report.notes, *source.notes)}), artifacts, failures)
+
+
+def apply_recipes(
+    source: Source, recipes: Sequence[Recipe], *, progress: Progress | None = None, **options: Any
+) -> tuple[dict[str, Artifact], dict[str, PahOptError]]:
+    """Run each recipe on the dense model, and measure nothing.
+
+    Under ``accelerate launch`` every process must call it; afterwards all of them are done.
+
+    Args:
+        source: the dense model and its images.
+        recipes: what to run; their names must differ.
+        progress: shows which recipe is running.
+        **options: passed on to :func:`pah_opt.apply`.
+
+    Returns:
+        What each recipe that ran made, and why the others did not, by recipe name.
+
+    Raises:
+        RecipeError: two recipes have one name.
+        PahOptError: every recipe failed; the error of the first.
+    """
     _check_names(recipes)
     progress = progress or Progress()
     artifacts: dict[str, Artifact] = {}
@@ -70,10 +99,8 @@ def run_recipes(
             progress.message(f"{recipe.name} failed: {error}")
     if failures and not artifacts:
         raise next(iter(failures.values()))
-    progress.message("measuring")
-    models = {"dense": source.model, **artifacts}
-    report = compare(models, source.data, settings=settings, weights_origin=source.weights_origin, progress=progress)
-    return Outcome(report.model_copy(update={"notes": (*report.notes, *source.notes)}), artifacts, failures)
+    wait_for_all()
+    return artifacts, failures
 
 
 def _check_names(recipes: Sequence[Recipe]) -> None:

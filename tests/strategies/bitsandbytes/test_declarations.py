@@ -146,3 +146,18 @@ def test_state_that_does_not_fit_the_model_is_an_artifact_error(vit: nn.Module) 
     complete = {"scheme": "nf4", "threshold": 6.0, "blocksize": 64, "double_quant": False, "compute_dtype": None}
     with pytest.raises(ArtifactError, match="does not fit"):
         STEP.restore(vit, {"layers": ["vit.layers.7.fc1"], "kind": complete})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "multiple"),
+    [
+        ({"scheme": "int8"}, 8),
+        ({"scheme": "nf4"}, 64),
+        ({"scheme": "fp4", "blocksize": 128, "rounding": "gptq"}, 128),
+        ({"scheme": "nf4", "rounding": "nearest"}, 8),
+    ],
+)
+def test_pruned_widths_are_asked_to_hold_whole_blocks_where_rounding_is_repaired(
+    parameters: dict[str, Any], multiple: int
+) -> None:
+    assert Bitsandbytes().alignment(BitsandbytesConfig(**parameters)) == multiple

@@ -9,8 +9,14 @@ import torch
 from torch import nn
 
 import pah_opt
-from pah_opt.errors import RecipeError
+from pah_opt.data import TensorSplit
+from pah_opt.environment import Environment
+from pah_opt.errors import DataError, RecipeError
 from pah_opt.measure.tensors import dense_values
+from pah_opt.models import find_adapter
+from pah_opt.models.builtin import pah_opt_model_adapters
+from pah_opt.optimizer import Context
+from pah_opt.strategies.bitsandbytes import Bitsandbytes
 from pah_opt.strategies.bitsandbytes.config import BitsandbytesConfig
 from pah_opt.strategies.bitsandbytes.fourbit import rounded
 from pah_opt.strategies.bitsandbytes.modules import LayerKind, quantized, repaired, takes_repair
@@ -82,3 +88,33 @@ def test_asking_for_repair_without_images_is_refused_with_the_way_out() -> None:
     recipe = pah_opt.Recipe(steps=[pah_opt.Step.of("bitsandbytes", rounding="gptq")])
     with pytest.raises(RecipeError, match="set rounding: nearest"):
         pah_opt.apply(tiny_vit(hidden=64), recipe)
+
+
+def bad_images(kind: str) -> TensorSplit | None:
+    if kind == "none":
+        return None
+    pixels = tiny_images(12, image=48 if kind == "shape" else 32)
+    split = TensorSplit(pixels, torch.arange(12) % 10, [str(label) for label in range(10)])
+    if kind == "nan":  # a split is checked when it is made
+        split.pixel_values[-1, 0, 0, 0] = float("nan")
+    return split.subset([0]) if kind == "one" else split
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("none", "at least 8 calibration images and has 0"),
+        ("one", "at least 8 calibration images and has 1"),
+        ("nan", "hold NaN or infinity"),
+        ("shape", r"48, 48\), the model takes \(batch, 3, 32, 32\)"),
+    ],
+)
+def test_calibration_images_that_cannot_be_used_are_refused_before_any_layer_changes(kind: str, message: str) -> None:
+    model = tiny_vit(hidden=64, mlp=128, blocks=2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    adapter = find_adapter(model, pah_opt_model_adapters())
+    context = Context(adapter, Environment(), calibration=bad_images(kind))
+    with pytest.raises(DataError, match=message):
+        Bitsandbytes().apply(model, BitsandbytesConfig(rounding="gptq"), context)
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

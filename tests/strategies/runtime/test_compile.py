@@ -13,7 +13,7 @@ import pah_opt
 from pah_opt.environment import Environment
 from pah_opt.errors import IncompatibleStepsError, RecipeError, UnsupportedModelError
 from pah_opt.strategies.runtime.agreement import check_agreement, example_logits, example_pixels, wobble
-from pah_opt.strategies.runtime.compile import COMPILERS, Compile, CompileConfig
+from pah_opt.strategies.runtime.compile import COMPILERS, Compile, CompileConfig, compiler_problems
 from pah_opt.strategies.runtime.compiled import (
     CompileFallbackWarning,
     compile_lazily,
@@ -263,11 +263,23 @@ def test_no_global_setting_of_the_compiler_changes(apply: Apply) -> None:
 def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr("shutil.which", lambda name: None)
-    (obstacle,) = Compile().available(Environment())
-    assert "no C++ compiler is installed" in str(obstacle)
-    assert "set CXX" in str(obstacle)
+    (problem,) = compiler_problems(CompileConfig())
+    assert "no C++ compiler is installed" in problem
+    assert "set CXX" in problem
+    with pytest.raises(RecipeError, match="on_failure: eager to go on"):
+        pah_opt.plan(tiny_vit(), pah_opt.Recipe(steps=(pah_opt.Step.of("compile"),)))
     monkeypatch.setenv("CXX", "/opt/bin/g++")
-    assert Compile().available(Environment()) == ()
+    assert compiler_problems(CompileConfig()) == []
+
+
+@pytest.mark.parametrize("parameters", [{"on_failure": "eager"}, {"backend": "eager"}], ids=str)
+def test_no_compiler_is_asked_for_where_the_step_can_do_without(
+    monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any]
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    plan = pah_opt.plan(tiny_vit(), pah_opt.Recipe(steps=(pah_opt.Step.of("compile", **parameters),)))
+    assert len(plan.steps) == 1
 
 
 def test_compiler_errors_are_told_from_others() -> None:

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
+from transformers import ViTImageProcessorPil
 
 import pah_opt
-from pah_opt.data import TensorSplit
-from pah_opt.errors import RecipeError
+from pah_opt.data import ImageSplit, TensorSplit
+from pah_opt.errors import DataError, RecipeError
 from pah_opt.models import find_adapter
 from pah_opt.models.builtin import pah_opt_model_adapters
+from pah_opt.splits import Data
 from pah_opt.testing import TINY_MODELS, tiny_dinov2, tiny_images, tiny_vit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from torch import nn
 
@@ -45,6 +50,32 @@ def test_larger_and_oblong_sizes_work_where_the_model_takes_them(apply: Apply) -
     artifact = apply(tiny_vit(), "input-size", size=[16, 64])
     assert artifact.model(torch.zeros(1, 3, 16, 64)).logits.shape == (1, 10)
     assert artifact.model.config.image_size == [16, 64]
+
+
+def processor_of(artifact: pah_opt.Artifact, folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((artifact.save(folder) / "preprocessor_config.json").read_text())
+    assert found == artifact.processor
+    return found
+
+
+def test_the_saved_processor_makes_images_of_the_new_size(tmp_path: Path) -> None:
+    cropping = ViTImageProcessorPil(
+        size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}, do_center_crop=True
+    )
+    images = [np.zeros((40, 40, 3), dtype=np.uint8)] * 20
+    split = ImageSplit(images, torch.arange(20) % 10, [str(label) for label in range(10)], cropping)
+    recipe = pah_opt.Recipe(steps=(pah_opt.Step.of("input-size", size=16),))
+    saved = processor_of(pah_opt.apply(tiny_vit(), recipe, Data(test=split)), tmp_path / "cropped")
+    assert (saved["crop_size"], saved["size"]) == ({"height": 16, "width": 16}, {"shortest_edge": 18})
+
+
+def test_a_processor_can_be_given_where_there_are_no_images_that_carry_it(tmp_path: Path) -> None:
+    plain = ViTImageProcessorPil(size={"height": 32, "width": 32})
+    recipe = pah_opt.Recipe(steps=(pah_opt.Step.of("input-size", size=16),))
+    saved = processor_of(pah_opt.apply(tiny_vit(), recipe, processor=plain), tmp_path / "plain")
+    assert saved["size"] == {"height": 16, "width": 16}
+    with pytest.raises(DataError, match="depends on the image"):
+        pah_opt.apply(tiny_vit(), recipe, processor=ViTImageProcessorPil(size={"shortest_edge": 32}))
 
 
 def test_steps_after_it_see_images_of_the_new_size(apply: Apply) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pah_opt.environment import Environment
 from pah_opt.strategies.torchao import Guard, Torchao, TorchaoConfig
-from pah_opt.strategies.torchao.config import FACTS, SCHEMES
+from pah_opt.strategies.torchao.config import FACTS, OPTIONS, SCHEMES
 
 STEP = Torchao()
 
@@ -121,6 +121,10 @@ def test_one_type_is_promised_only_where_there_is_one() -> None:
         ({"group_size": 48}, "32"),
         ({"smooth": 1.5}, "1"),
         ({"naive": True}, "naive belongs to scheme int8-static"),
+        ({"smooth": 0.7}, r"smooth belongs to scheme int8-static, .*\(in use: int8-dynamic\); leave smooth out"),
+        ({"scheme": "int8-static", "rounding": "gptq"}, "rounding belongs to scheme int4-weight-only"),
+        ({"per_layer": {"mlp": "int8-qat"}, "group_size": 16}, r"in use: int8-dynamic, int8-qat"),
+        ({"training": {"steps": 5}}, "training belongs to scheme int8-qat"),
         ({"guarded": {}}, "max_kl"),
         ({"guarded": {"max_kl": 0}}, "greater than 0"),
         ({"per_layer": {"mlp": "int2"}}, "float"),
@@ -132,6 +136,21 @@ def test_one_type_is_promised_only_where_there_is_one() -> None:
 def test_wrong_parameters_are_refused(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TorchaoConfig(**parameters)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_options_are_without_effect_exactly_where_they_are_refused(scheme: Any) -> None:
+    given: dict[str, Any] = {
+        "group_size": 16, "rounding": "gptq", "smooth": 0.7, "naive": True, "training": {"steps": 5}
+    }  # fmt: skip
+    idle = TorchaoConfig.without_effect({"scheme": scheme})
+    for name, value in given.items():
+        if name in idle:
+            with pytest.raises(ValidationError, match=f"{name} belongs to scheme"):
+                TorchaoConfig(scheme=scheme, **{name: value})
+        else:
+            assert getattr(TorchaoConfig(scheme=scheme, **{name: value}), name) is not None
+        assert name not in TorchaoConfig.without_effect({"per_layer": {"mlp": OPTIONS[name]}})
 
 
 def test_some_training_settings_leave_the_others_gentle() -> None:

@@ -17,6 +17,7 @@ from pah_opt.strategies.torchao.scan import replayed
 from pah_opt.testing import TINY_MODELS, tiny_images
 
 INT4 = {"scheme": "int4-weight-only", "rounding": "nearest", "group_size": 32}
+STATIC = {"scheme": "int8-static", "smooth": None}
 
 
 def test_divergence_against_hand_made_numbers() -> None:
@@ -34,15 +35,20 @@ def test_divergence_counts_accuracy_lost_in_points() -> None:
     assert divergence([right], [wrong], [torch.arange(4)]).top1_drop_pp == 100.0
 
 
+@pytest.mark.parametrize("how", [INT4, STATIC], ids=lambda how: how["scheme"])
 def test_scan_measures_what_quantizing_that_layer_alone_does(
-    run: Callable[..., Any], adapter: Callable[..., Any], images: Callable[..., Any], vit: nn.Module
+    run: Callable[..., Any],
+    adapter: Callable[..., Any],
+    images: Callable[..., Any],
+    vit: nn.Module,
+    how: dict[str, Any],
 ) -> None:
     split, found = images(vit, 16), {}
-    scan = sensitivity(vit, adapter(vit), split, TorchaoConfig(**INT4))
+    scan = sensitivity(vit, adapter(vit), split, TorchaoConfig(**how))
     with torch.no_grad():
         reference = vit(split.pixel_values).logits.double()
         for layer in scan:
-            alone = run(vit, split, include=(layer.path,), **INT4)
+            alone = run(vit, split, include=(layer.path,), **how)
             logits = alone.model(split.pixel_values).logits.double()
             found[layer.path] = divergence([reference], [logits], [split.labels])
     assert len(scan) == 12
@@ -59,6 +65,19 @@ def test_scan_lists_the_most_damaging_layer_first(
     scan = sensitivity(vit, adapter(vit), images(vit, 16), TorchaoConfig(**INT4))
     assert scan[0].path == "vit.layers.1.mlp.fc1"
     assert [layer.kl for layer in scan] == sorted((layer.kl for layer in scan), reverse=True)
+
+
+def test_scan_by_accuracy_orders_by_what_is_lost_and_then_by_the_logits(
+    adapter: Callable[..., Any], images: Callable[..., Any], vit: nn.Module
+) -> None:
+    split = images(vit, 40)
+    with torch.no_grad():
+        split.labels.copy_(vit(split.pixel_values).logits.argmax(dim=1))
+    coarse = TorchaoConfig(scheme="int4-weight-only", rounding="nearest", group_size=64)
+    scan = sensitivity(vit, adapter(vit), split, coarse, by="top1_drop_pp")
+    lost = [(layer.top1_drop_pp, layer.kl) for layer in scan]
+    assert lost == sorted(lost, reverse=True)
+    assert lost != sorted(lost, key=lambda one: one[1], reverse=True)
 
 
 def test_scan_leaves_the_model_untouched(
@@ -107,6 +126,21 @@ def test_guard_leaves_the_most_damaging_layer_in_float(run: Callable[..., Any], 
     assert torch.equal(kept.model.vit.layers[1].mlp.fc1.weight, vit.vit.layers[1].mlp.fc1.weight)
 
 
+def test_layers_that_the_guard_gives_back_compute_exactly_what_they_did(
+    run: Callable[..., Any], vit: nn.Module
+) -> None:
+    everything = run(vit, guarded={"max_kl": 1e9}, **STATIC).achieved["guarded"]["all_quantized"]["kl"]
+    ran = run(vit, guarded={"max_kl": everything / 2}, **STATIC)
+    restored = ran.achieved["guarded"]["left_in_float"]
+    corrected = set(ran.achieved["quantized"])
+    assert restored
+    for path in restored:  # static int8 corrects the bias too, for the rounding that is no longer there
+        assert torch.equal(ran.model.get_parameter(f"{path}.weight"), vit.get_parameter(f"{path}.weight"))
+        assert torch.equal(ran.model.get_parameter(f"{path}.bias"), vit.get_parameter(f"{path}.bias"))
+    for path in corrected:
+        assert not torch.equal(ran.model.get_parameter(f"{path}.bias"), vit.get_parameter(f"{path}.bias"))
+
+
 def test_guard_gives_back_no_more_layers_than_it_takes(run: Callable[..., Any], vit: nn.Module) -> None:
     everything = run(vit, guarded={"max_kl": 1e9}, **INT4).achieved["guarded"]["all_quantized"]["kl"]
     report = run(vit, guarded={"max_kl": everything / 3}, **INT4).achieved["guarded"]
@@ -145,3 +179,5 @@ def test_accuracy_can_be_the_limit(run: Callable[..., Any], images: Callable[...
     report = run(vit, split, guarded={"max_drop_pp": limit}, **coarse).achieved["guarded"]
     assert report["reached"]["top1_drop_pp"] <= limit
     assert report["left_in_float"]
+    alone = [layer["top1_drop_pp"] for layer in report["sensitivity"]]
+    assert alone == sorted(alone, reverse=True)

@@ -77,6 +77,27 @@ def test_only_layers_with_that_scheme_are_rounded_in_training(run: Callable[...,
     assert all("attention" in path for path in ran.achieved["quantized"])
 
 
+@pytest.mark.parametrize("observing", [{"guarded": {"max_kl": 1.0}}, {"per_layer": {"mlp": "int8-static"}}], ids=str)
+@pytest.mark.parametrize("wrong", ["few", "nan"])
+def test_images_to_observe_are_looked_at_before_training(
+    run: Callable[..., Any],
+    images: Callable[..., Any],
+    vit: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+    observing: dict[str, Any],
+    wrong: str,
+) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("training started")
+
+    monkeypatch.setattr("pah_opt.strategies.torchao.apply.train", never)
+    split = images(vit, 3 if wrong == "few" else 12)
+    if wrong == "nan":
+        split.pixel_values[11] = float("nan")
+    with pytest.raises(DataError, match="at least 8 calibration images and has 3" if wrong == "few" else "NaN"):
+        run(vit, split, scheme="int8-qat", training=TRAINING, **observing)
+
+
 def test_without_training_images_it_is_refused(run: Callable[..., Any], vit: nn.Module) -> None:
     with pytest.raises(DataError, match="no training images"):
         run(vit, None, scheme="int8-qat")

@@ -246,6 +246,40 @@ def test_features_of_another_input_size_are_refused_at_plan_time() -> None:
     assert "hidden size of 32 at (32, 32) pixels does not match the dense model's 32 at (16, 16)" in found[0]
 
 
+MATCHING = {"distill_features": 1.0, "steps": 1}
+TRAINERS = {
+    "recover": Step.of("recover", **MATCHING),
+    "gradual-pruning": Step.of("gradual-pruning", rounds=1, **MATCHING),
+    "int8-qat": Step.of("torchao", scheme="int8-qat", training=MATCHING),
+}
+CHANGES = {
+    "width": (Step.of("width-pruning", ratio=0.5), "hidden size of 32 at .* does not match the dense model's 64"),
+    "input": (Step.of("input-size", size=8), r"\(8, 8\) pixels does not match the dense model's 64 at \(16, 16\)"),
+}
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_features_that_an_earlier_step_changes_are_refused_before_it_runs(trainer: str, change: str) -> None:
+    step, message = CHANGES[change]
+    model = tiny_vit(classes=3, image=16, patch=4, hidden=64, mlp=64)
+    with pytest.raises(RecipeError, match=rf"step 2 \({TRAINERS[trainer].use}\): features are matched.*{message}"):
+        pah_opt.plan(model, Recipe(steps=(step, TRAINERS[trainer])))
+
+
+def test_features_are_matched_after_the_input_size_changed_where_training_has_a_size_of_its_own() -> None:
+    model = tiny_vit(classes=3, image=16, patch=4)
+    steps = (Step.of("input-size", size=8), Step.of("recover", **MATCHING, input_size=8))
+    assert len(pah_opt.plan(model, Recipe(steps=steps)).steps) == 2
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_training_after_a_cast_is_refused_with_the_order_that_works(trainer: str) -> None:
+    steps = (Step.of("cast"), TRAINERS[trainer])
+    with pytest.raises(RecipeError, match="put the cast step after this one"):
+        pah_opt.plan(tiny_vit(classes=3, image=16, hidden=64, mlp=64), Recipe(steps=steps))
+
+
 def test_recovering_without_training_images_is_refused_at_plan_time() -> None:
     with pytest.raises(RecipeError, match="recover"):
         pah_opt.apply(tiny(), Recipe(steps=(Step.of("recover"),)))

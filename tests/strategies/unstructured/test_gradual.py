@@ -86,6 +86,17 @@ def test_missing_training_images_are_refused(context: Context, images: Images) -
         GRADUAL.apply(model, GradualConfig(), context(model, images(model)))
 
 
+def test_training_images_that_do_not_fit_are_refused_before_anything_is_pruned(
+    context: Context, images: Images
+) -> None:
+    model = tiny_vit()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    split = images(tiny_vit(image=48))
+    with pytest.raises(DataError, match=r"48, 48\), the model takes"):
+        applied(context, model, split, sparsity=0.5, **SHORT)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

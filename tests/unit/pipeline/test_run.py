@@ -10,6 +10,7 @@ from torch import nn
 import pah_opt
 from pah_opt import Recipe, Step
 from pah_opt.data import TensorSplit
+from pah_opt.environment import Environment
 from pah_opt.errors import (
     AccuracyCollapseError,
     DataError,
@@ -206,6 +207,28 @@ def test_calibration_takes_the_asked_number_of_training_images(separating: nn.Mo
     data = Data(test=labelled(separating), train=labelled(separating, seed=1))
     artifact = pah_opt.apply(separating, recipe("watches"), data, calibration_images=32)
     assert artifact.steps[0].achieved["images"] == 32
+
+
+@pytest.mark.parametrize(
+    "step",
+    [Step.of("torchao", scheme="fp8-dynamic"), Step.of("semi-structured", kernels="require", method="magnitude")],
+    ids=lambda step: step.use,
+)
+def test_steps_for_a_gpu_are_refused_while_the_model_is_on_the_cpu(model: nn.Module, step: Step) -> None:
+    before = weights(model)
+    environment = Environment(cuda=True, capability=(9, 0))
+    with pytest.raises(RecipeError, match=rf'step 2 \({step.use}\): needs the model on a CUDA.*model.to\("cuda"\)'):
+        pah_opt.apply(model, recipe("scale", step), environment=environment)
+    assert same(weights(model), before)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_training_images_to_calibrate_and_hold_out_are_refused_in_those_words(
+    separating: nn.Module, count: int
+) -> None:
+    data = Data(test=labelled(separating), train=labelled(separating, seed=1).subset(range(count)))
+    with pytest.raises(DataError, match=rf"has {count} images.*calibrates and trains on some.*give at least 16"):
+        pah_opt.apply(separating, recipe("watches"), data)
 
 
 def test_test_images_alone_cannot_calibrate(separating: nn.Module) -> None:

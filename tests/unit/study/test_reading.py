@@ -98,6 +98,15 @@ def test_defaults_fill_in_what_a_step_does_not_say() -> None:
     assert steps[1].parameters == {}
 
 
+def test_a_default_of_one_scheme_is_left_out_of_steps_with_another() -> None:
+    static = {"use": "torchao", "with": {"scheme": "int8-static"}}
+    data = study_of({"dynamic": {"steps": [{"use": "torchao"}]}, "static": {"steps": [static]}})
+    study = read_study({**data, "defaults": {"torchao": {"smooth": 0.7, "images": 64}}})
+    found = {row.name: study.recipe(row, 0).steps[0].parameters for row in study.rows()}
+    assert found["dynamic"] == {"images": 64}
+    assert found["static"] == {"scheme": "int8-static", "smooth": 0.7, "images": 64}
+
+
 @pytest.mark.parametrize("source", [*packaged_studies(), *sorted(map(str, EXAMPLES.glob("*.yaml")))])
 def test_every_study_that_comes_with_the_project_is_valid_in_both_languages(source: str) -> None:
     study = read_study(source)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from pah_opt.optimizer import OptimizerConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Scheme = Literal["int8", "nf4", "fp4"]
 ComputeType = Literal["fp32", "bf16", "fp16"]
@@ -48,12 +51,16 @@ class BitsandbytesConfig(OptimizerConfig):
 
     @model_validator(mode="after")
     def _options_belong_to_the_scheme(self) -> BitsandbytesConfig:
-        others = _OF_FOUR_BITS if self.scheme == "int8" else _OF_INT8
-        foreign = [name for name in others if getattr(self, name) is not None]
+        foreign = [name for name in _foreign_to(self.scheme) if getattr(self, name) is not None]
         if foreign:
             owners = "schemes nf4 and fp4" if self.scheme == "int8" else "scheme int8"
             raise ValueError(f"{foreign[0]} belongs to {owners}, and the scheme is {self.scheme}; leave it out")
         return self
+
+    @classmethod
+    def without_effect(cls, parameters: Mapping[str, Any]) -> frozenset[str]:
+        """Return the options of the other schemes."""
+        return frozenset(_foreign_to(parameters.get("scheme", cls.model_fields["scheme"].default)))
 
     @property
     def used_threshold(self) -> float:
@@ -64,3 +71,7 @@ class BitsandbytesConfig(OptimizerConfig):
     def used_blocksize(self) -> int:
         """The block size, with its default filled in."""
         return self.blocksize or DEFAULT_BLOCKSIZE
+
+
+def _foreign_to(scheme: object) -> tuple[str, ...]:
+    return _OF_FOUR_BITS if scheme == "int8" else _OF_INT8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pah_opt.environment import Backend
@@ -22,6 +23,8 @@ class Bitsandbytes(Optimizer[BitsandbytesConfig]):
     """Store linear layers in int8 (LLM.int8) or four bits (NF4, FP4) with bitsandbytes, on CPU or CUDA.
 
     For memory: weights are expanded, or activations quantized, in every product, which is often slower than float.
+    One scheme serves all chosen layers; `include` and `skip` leave others in float. Where layers need different
+    schemes, or as few in float as a limit allows, use `torchao` with `per_layer` or `guarded`.
     """
 
     name: ClassVar[str] = "bitsandbytes"
@@ -45,8 +48,9 @@ class Bitsandbytes(Optimizer[BitsandbytesConfig]):
         )
 
     def alignment(self, config: BitsandbytesConfig) -> int:
-        """Return the multiple of widths that kernels work with best."""
-        return ALIGNMENT
+        """Return the multiple of widths that kernels work with best, and whose blocks of weights end with a row."""
+        repairs = config.scheme != "int8" and config.rounding != "nearest"
+        return math.lcm(ALIGNMENT, config.used_blocksize) if repairs else ALIGNMENT
 
     def needs(self, config: BitsandbytesConfig) -> Needs:
         """Images to make up for rounding errors on: where there are any, or always when it is asked for."""

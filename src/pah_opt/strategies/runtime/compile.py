@@ -6,7 +6,6 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pah_opt.environment import Environment, Obstacle
 from pah_opt.optimizer import Effect, Goal, Optimizer, OptimizerConfig, Tags
 
 if TYPE_CHECKING:
@@ -60,21 +59,15 @@ class Compile(Optimizer[CompileConfig]):
         """Need modules that can still be looked at; nothing can be changed afterwards."""
         return Tags(frozenset({"graph:eager"}), frozenset({"compiled"}), frozenset({"graph:eager"}))
 
-    def available(self, environment: Environment) -> tuple[Obstacle, ...]:
-        """Look for the C++ compiler that inductor builds its code with."""
-        if os.environ.get("CXX") or any(shutil.which(name) for name in COMPILERS):
-            return ()
-        return (Obstacle("no C++ compiler is installed, torch.compile needs one", "install g++, or set CXX to one"),)
-
     def expects(self, config: CompileConfig) -> Effect:
         """Promise another way of running, unless it may fail; that the logits agree is checked while compiling."""
         return Effect(new_type=config.on_failure == "error")
 
     def check(self, model: nn.Module, config: CompileConfig, context: Context) -> list[str]:
-        """Find a backend that torch does not know."""
+        """Find a backend that torch does not know, and that inductor's C++ compiler is missing where it must not be."""
         from pah_opt.strategies.runtime.compiled import backend_problems
 
-        return backend_problems(config.backend)
+        return backend_problems(config.backend) + compiler_problems(config)
 
     def apply(self, model: nn.Module, config: CompileConfig, context: Context) -> nn.Module:
         """Compile ``model`` in place, run it once, and compare its logits with those before."""
@@ -94,3 +87,16 @@ class Compile(Optimizer[CompileConfig]):
 
         options = {name: value for name, value in state.items() if name != "compiled"}
         return compile_lazily(model, CompileConfig(**options)) if state.get("compiled") else model
+
+
+def compiler_problems(config: CompileConfig) -> list[str]:
+    """Say that inductor has no C++ compiler to build its code with, where failing to compile is an error."""
+    if config.backend != "inductor" or config.on_failure == "eager":
+        return []
+    if os.environ.get("CXX") or any(shutil.which(name) for name in COMPILERS):
+        return []
+    missing = (
+        "no C++ compiler is installed, and backend inductor needs one; install g++, set CXX to one, or set "
+        "on_failure: eager to go on without compiling"
+    )
+    return [missing]

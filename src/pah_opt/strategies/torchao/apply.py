@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from pah_opt.errors import UnsupportedModelError
-from pah_opt.models.calibration import enough_images, has_enough_images
+from pah_opt.models.calibration import check_images, enough_images, has_enough_images
 from pah_opt.models.gptq import round_in_order
 from pah_opt.strategies.torchao.convert import overflows, quantize, quantize_int4, quantize_static
 from pah_opt.strategies.torchao.guard import Guardian
 from pah_opt.strategies.torchao.layers import Assignment, assign, problems
 from pah_opt.strategies.torchao.observe import observe
 from pah_opt.strategies.torchao.qat import train
-from pah_opt.strategies.torchao.scan import Scan
+from pah_opt.strategies.torchao.scan import Scan, tensors_of
 from pah_opt.strategies.torchao.static import ALL, HALF, Fixed, fix, naive
 
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ def quantize_model(model: nn.Module, config: TorchaoConfig, context: Context) ->
         UnsupportedModelError: the config does not fit the model.
         DataError: images are missing, too few, or do not fit.
     """
-    layout = context.adapter.layout(model)
-    wrong = problems(model, layout, config)
+    wrong = problems(model, config, context)
     if wrong:
         raise UnsupportedModelError("torchao cannot quantize this model: " + "; ".join(wrong))
-    assignment = assign(model, layout, config)
+    assignment = assign(model, context.adapter.layout(model), config)
     if context.planning:
         return _planned(model, assignment, config, context), assignment
     trained = assignment.using("int8-qat")
     if trained:
+        _check_calibration(model, assignment, config, context)
         context.record("training", _summary(train(model, trained, config.training, context)))
     model.requires_grad_(requires_grad=False)
     if config.guarded is None:
@@ -56,6 +56,22 @@ def quantize_model(model: nn.Module, config: TorchaoConfig, context: Context) ->
         assignment = _guarded(model, assignment, config, config.guarded, context)
     _record(assignment, context)
     return model, assignment
+
+
+def _check_calibration(model: nn.Module, assignment: Assignment, config: TorchaoConfig, context: Context) -> None:
+    """Look at the images that will be observed after training, which takes long and changes the model.
+
+    Raises:
+        DataError: they are too few or do not fit.
+    """
+    layout = context.adapter.layout(model)
+    wanted = {"int8-static": config.images} if assignment.using("int8-static") else {}
+    if assignment.using("int4-weight-only") and config.rounding == "gptq":
+        wanted["rounding gptq"] = config.images
+    if config.guarded is not None:
+        wanted["guarded"] = config.guarded.images
+    for purpose, count in wanted.items():
+        check_images(enough_images(context.calibration, count, purpose), layout, config.batch_size)
 
 
 def _summary(result: TrainResult) -> dict[str, Any]:
@@ -145,11 +161,11 @@ def _quantize_int4(model: nn.Module, assignment: Assignment, config: TorchaoConf
 def _guarded(
     model: nn.Module, assignment: Assignment, config: TorchaoConfig, limit: Guard, context: Context
 ) -> Assignment:
-    """Quantize, then give layers back their float weights until the limit holds."""
+    """Quantize, then give layers back their float tensors until the limit holds."""
     split = enough_images(context.calibration, limit.images, "guarded")
     scan = Scan(model, context.adapter, split, config.batch_size)
     reference, labels = scan.all_logits()
-    floats = {path: _linear(model, path).weight for path in assignment.schemes}
+    floats = {path: tensors_of(model, path) for path in assignment.schemes}
     _quantize(model, assignment, config, context)
     guarded = Guardian(scan, reference, labels, floats, limit).guard(assignment.schemes, context.progress)
     context.record("guarded", guarded.to_data())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast, get_args
 
 from pydantic import Field, model_validator
 
@@ -48,6 +48,16 @@ FACTS: Mapping[Scheme, SchemeFacts] = {
 }
 
 
+OPTIONS: Mapping[str, Scheme] = {
+    "group_size": "int4-weight-only",
+    "rounding": "int4-weight-only",
+    "smooth": "int8-static",
+    "naive": "int8-static",
+    "training": "int8-qat",
+}
+"""The scheme that each option of one scheme alone belongs to."""
+
+
 class Guard(OptimizerConfig):
     """How much a model may lose before layers are left in float. Give one limit or both."""
 
@@ -56,7 +66,7 @@ class Guard(OptimizerConfig):
     nats; 0.01 is hardly noticeable. Needs no labels."""
     max_drop_pp: float | None = Field(default=None, ge=0, le=100)
     """Largest drop of top-1 accuracy on the images looked at, in percentage points. Needs labels, and at least 100
-    images for each point to mean anything."""
+    images for each point to mean anything. As the only limit it also decides which layers are the most damaging."""
     images: int = Field(default=256, ge=1)
     """At most so many calibration images are judged, evenly spaced."""
 
@@ -115,10 +125,23 @@ class TorchaoConfig(OptimizerConfig):
     """int8-qat: how to train."""
 
     @model_validator(mode="after")
-    def _naive_is_static(self) -> TorchaoConfig:
-        if self.naive and self.scheme != "int8-static":
-            raise ValueError(f"naive belongs to scheme int8-static, and the scheme is {self.scheme}; leave naive out")
+    def _options_belong_to_a_scheme_in_use(self) -> TorchaoConfig:
+        given = self.model_dump(exclude_defaults=True)
+        for name, scheme in OPTIONS.items():
+            if name in given and scheme not in self.schemes:
+                used = ", ".join(sorted(self.schemes))
+                raise ValueError(
+                    f"{name} belongs to scheme {scheme}, and no layer gets that one (in use: {used}); leave {name} out"
+                )
         return self
+
+    @classmethod
+    def without_effect(cls, parameters: Mapping[str, Any]) -> frozenset[str]:
+        """Return the options of schemes that no layer gets."""
+        per_layer = parameters.get("per_layer")
+        used = [parameters.get("scheme", cls.model_fields["scheme"].default)]
+        used += per_layer.values() if isinstance(per_layer, dict) else ()
+        return frozenset(name for name, scheme in OPTIONS.items() if scheme not in used)
 
     @property
     def schemes(self) -> frozenset[Scheme]:

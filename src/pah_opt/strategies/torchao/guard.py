@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from pah_opt.errors import UnsupportedModelError
 from pah_opt.strategies.torchao.divergence import Divergence, divergence
-from pah_opt.strategies.torchao.scan import LayerSensitivity, Scan, swapped
+from pah_opt.strategies.torchao.scan import LayerSensitivity, LinearTensors, Scan, put_tensors, swapped, tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from pah_opt.progress import Progress
     from pah_opt.strategies.torchao.config import Guard
+    from pah_opt.strategies.torchao.scan import Ranking
 
 
 def within(found: Divergence, limit: Guard) -> bool:
@@ -51,13 +52,13 @@ class Guarded:
 
 
 class Guardian:
-    """Measures a quantized model against the float one, and gives layers back their float weights.
+    """Measures a quantized model against the float one, and gives layers back their float tensors.
 
     Args:
         scan: of the model; quantized by now.
         reference: logits of the float model, batch by batch.
         labels: of the same images.
-        floats: the float weights, by path.
+        floats: the float tensors of its layers, by path.
         limit: what must hold.
     """
 
@@ -66,7 +67,7 @@ class Guardian:
         scan: Scan,
         reference: Sequence[Tensor],
         labels: Sequence[Tensor],
-        floats: Mapping[str, Tensor],
+        floats: Mapping[str, LinearTensors],
         limit: Guard,
     ) -> None:
         self._scan = scan
@@ -92,14 +93,14 @@ class Guardian:
                 f"guarded: quantizing {paths[-1]} alone, the least damaging layer, already passes the limit "
                 f"({_said(self._limit)}); allow more, or choose a milder scheme"
             )
-        for path in paths[:count]:
-            self._layer(path).weight = self._floats[path]
+        put_tensors(self._scan.model, {path: self._floats[path] for path in paths[:count]})
         return Guarded(paths[:count], before, after, order)
 
     def _order(self, schemes: Mapping[str, str], progress: Progress) -> tuple[LayerSensitivity, ...]:
-        quantized = {path: self._layer(path).weight for path in self._floats}
+        quantized = {path: tensors_of(self._scan.model, path) for path in self._floats}
         with swapped(self._scan.model, self._floats):
-            return self._scan.run(quantized, schemes, progress)
+            by: Ranking = "top1_drop_pp" if self._limit.max_kl is None else "kl"
+            return self._scan.run(quantized, schemes, progress, by=by)
 
     def _fewest(self, paths: tuple[str, ...]) -> tuple[int, Divergence]:
         """Return the smallest number of first ``paths`` in float that keeps the limit, by bisection."""
@@ -118,9 +119,6 @@ class Guardian:
         with swapped(self._scan.model, {path: self._floats[path] for path in in_float}):
             logits, _ = self._scan.all_logits()
         return divergence(self._reference, logits, self._labels)
-
-    def _layer(self, path: str) -> nn.Linear:
-        return self._scan.model.get_submodule(path)  # type: ignore[return-value]  # chosen among linear layers
 
 
 def _said(limit: Guard) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from pah_opt.adapt.parameters import untrainable
+from pah_opt.adapt.problems import training_problems
 from pah_opt.errors import nearest_name
 from pah_opt.models.selection import GROUPS, all_linears, select_linears, unmatched_patterns
 from pah_opt.strategies.torchao.config import FACTS, FLOAT
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pah_opt.layout import Layout
+    from pah_opt.optimizer import Context
     from pah_opt.strategies.torchao.config import Scheme, TorchaoConfig
 
 
@@ -76,9 +77,10 @@ def _misfit(layer: nn.Linear, scheme: Scheme | str, config: TorchaoConfig) -> st
     return f"its widths {into} and {out} are not both multiples of {facts.multiple}: {facts.why}"
 
 
-def problems(model: nn.Module, layout: Layout, config: TorchaoConfig) -> list[str]:
+def problems(model: nn.Module, config: TorchaoConfig, context: Context) -> list[str]:
     """Return what is wrong with a config for this very model."""
-    return list(_pattern_problems(model, layout, config)) or list(_state_problems(model, layout, config))
+    layout = context.adapter.layout(model)
+    return list(_pattern_problems(model, layout, config)) or list(_state_problems(model, layout, config, context))
 
 
 def _pattern_problems(model: nn.Module, layout: Layout, config: TorchaoConfig) -> Iterator[str]:
@@ -94,7 +96,7 @@ def _pattern_problems(model: nn.Module, layout: Layout, config: TorchaoConfig) -
             )
 
 
-def _state_problems(model: nn.Module, layout: Layout, config: TorchaoConfig) -> Iterator[str]:
+def _state_problems(model: nn.Module, layout: Layout, config: TorchaoConfig, context: Context) -> Iterator[str]:
     linears = all_linears(model, layout)
     quantized = [path for path, layer in linears.items() if not is_plain(layer.weight)]
     if quantized:
@@ -104,7 +106,7 @@ def _state_problems(model: nn.Module, layout: Layout, config: TorchaoConfig) -> 
     if not assignment.schemes:
         yield "no linear layer is left to quantize: " + _why(assignment.left)
     if assignment.using("int8-qat"):
-        yield from untrainable(model, config.training.freeze)
+        yield from training_problems(model, config.training, context.adapter, context.reference)
     wrong = [p for p in assignment.using("fp8-dynamic") if linears[p].weight.dtype is not torch.bfloat16]
     if wrong:
         # torch._scaled_mm with a scale for each row gives bfloat16 only.

@@ -6,7 +6,7 @@ import copy
 import math
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pah_opt.layout import Layout, ModelAdapter
     from pah_opt.splits import Split
     from pah_opt.strategies.torchao.config import TorchaoConfig
+
+Ranking = Literal["kl", "top1_drop_pp"]
+"""What decides how damaging a layer is."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def sensitivity(
     config: TorchaoConfig | None = None,
     *,
     images: int = 64,
+    by: Ranking = "kl",
     progress: Progress | None = None,
     seed: int = 0,
 ) -> tuple[LayerSensitivity, ...]:
@@ -69,6 +73,8 @@ def sensitivity(
         split: calibration images; their labels are used for ``top1_drop_pp`` only.
         config: how to quantize; by default ``TorchaoConfig()``. ``guarded`` is not looked at.
         images: at most so many images are looked at, evenly spaced.
+        by: what the order is made by: ``kl`` by the logits, ``top1_drop_pp`` by the accuracy, which needs many images;
+            layers that cost the same accuracy are ordered by their logits.
         progress: shows progress.
         seed: of what is random in calibration.
 
@@ -86,17 +92,37 @@ def sensitivity(
     )  # fmt: skip
     quantized = copy.deepcopy(model).eval()
     quantized, assignment = quantize_model(quantized, config, context)
-    weights = {path: quantized.get_parameter(f"{path}.weight") for path in assignment.schemes}
+    tensors = {path: tensors_of(quantized, path) for path in assignment.schemes}
     scan = Scan(model, adapter, evenly_spaced(split, images), config.batch_size)
-    return scan.run(weights, assignment.schemes, context.progress)
+    return scan.run(tensors, assignment.schemes, context.progress, by=by)
+
+
+class LinearTensors(NamedTuple):
+    """What quantization replaces in a linear layer: the weight, and the bias, which static int8 corrects."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def tensors_of(model: nn.Module, path: str) -> LinearTensors:
+    """Return the tensors that the linear layer at ``path`` has now."""
+    layer = model.get_submodule(path)
+    return LinearTensors(layer.weight, layer.bias)  # type: ignore[arg-type]  # chosen among linear layers
+
+
+def put_tensors(model: nn.Module, tensors: Mapping[str, LinearTensors]) -> None:
+    """Give linear layers these tensors, by path."""
+    for path, given in tensors.items():
+        layer = model.get_submodule(path)
+        layer.weight, layer.bias = given  # type: ignore[assignment]  # parameters, as they came from a layer
 
 
 @dataclass(frozen=True)
 class Scan:
-    """Runs a float model with one quantized weight at a time.
+    """Runs a float model with one quantized layer at a time.
 
     Args:
-        model: in float and ``eval`` mode; weights are swapped and put back.
+        model: in float and ``eval`` mode; tensors are swapped and put back.
         adapter: of the model.
         split: images to look at.
         batch_size: images per forward pass.
@@ -109,11 +135,16 @@ class Scan:
 
     @torch.no_grad()
     def run(
-        self, weights: Mapping[str, Tensor], schemes: Mapping[str, str], progress: Progress
+        self,
+        tensors: Mapping[str, LinearTensors],
+        schemes: Mapping[str, str],
+        progress: Progress,
+        *,
+        by: Ranking = "kl",
     ) -> tuple[LayerSensitivity, ...]:
-        """Return one LayerSensitivity for each of ``weights``, by falling divergence."""
+        """Return one LayerSensitivity for each layer of ``tensors``, most damaging first."""
         layout = self.adapter.layout(self.model)
-        found: dict[str, list[Tensor]] = {path: [] for path in weights}
+        found: dict[str, list[Tensor]] = {path: [] for path in tensors}
         reference: list[Tensor] = []
         labels: list[Tensor] = []
         batches = self.split.batches(self.batch_size)
@@ -123,17 +154,17 @@ class Scan:
             outputs, logits = self._reference(pixels, layout)
             reference.append(logits)
             labels.append(batch.labels.cpu())
-            for path, weight in weights.items():
+            for path, given in tensors.items():
                 with (
                     replayed(self.model, layout, _block_of(path, layout), outputs),
-                    swapped(self.model, {path: weight}),
+                    swapped(self.model, {path: given}),
                 ):
                     found[path].append(self._logits(pixels))
         measured = [
             LayerSensitivity(path, schemes[path], *divergence(reference, logits, labels))
             for path, logits in found.items()
         ]
-        return tuple(sorted(measured, key=lambda one: one.kl, reverse=True))
+        return tuple(sorted(measured, key=lambda one: (getattr(one, by), one.kl), reverse=True))
 
     def all_logits(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return the logits and the labels of every image, batch by batch."""
@@ -203,14 +234,11 @@ def _put(model: nn.Module, path: str, module: nn.Module) -> None:
 
 
 @contextmanager
-def swapped(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Give layers other weights until the ``with`` block ends."""
-    layers = {path: model.get_submodule(path) for path in weights}
-    own = {path: layer.weight for path, layer in layers.items()}
+def swapped(model: nn.Module, tensors: Mapping[str, LinearTensors]) -> Iterator[None]:
+    """Give linear layers other tensors until the ``with`` block ends."""
+    own = {path: tensors_of(model, path) for path in tensors}
     try:
-        for path, layer in layers.items():
-            layer.weight = weights[path]
+        put_tensors(model, tensors)
         yield
     finally:
-        for path, layer in layers.items():
-            layer.weight = own[path]
+        put_tensors(model, own)

@@ -74,7 +74,7 @@ class Torchao(Optimizer[TorchaoConfig]):
         """Find patterns that match nothing, layers that cannot be quantized, and types that do not fit."""
         from pah_opt.strategies.torchao.layers import problems
 
-        return problems(model, context.adapter.layout(model), config)
+        return problems(model, config, context)
 
     def apply(self, model: nn.Module, config: TorchaoConfig, context: Context) -> nn.Module:
         """Quantize the chosen layers in place."""

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from pah_opt.adapt import fit
-from pah_opt.adapt.parameters import untrainable
+from pah_opt.adapt.problems import training_problems
 from pah_opt.data import validation_split
 from pah_opt.errors import DataError
 from pah_opt.models.positions import at_input_size, size_problems
@@ -23,24 +23,11 @@ if TYPE_CHECKING:
 
 def problems(model: nn.Module, config: RecoverConfig, context: Context) -> list[str]:
     """Return why this model cannot be trained this way; looks at names, types and shapes only."""
-    found = untrainable(model, config.freeze)
+    resized = config.input_size is not None
+    found = training_problems(model, config, context.adapter, context.reference, same_size=resized)
     if config.input_size is not None:
         found += size_problems(context.adapter.layout(model), _square(config.input_size))
-    if config.distill_features and context.reference is not None:
-        found += _feature_problems(model, context.reference, config, context)
     return found
-
-
-def _feature_problems(model: nn.Module, reference: nn.Module, config: RecoverConfig, context: Context) -> list[str]:
-    own, dense = context.adapter.layout(model), context.adapter.layout(reference)
-    same_size = config.input_size is not None or own.image_size == dense.image_size
-    if own.hidden_size == dense.hidden_size and same_size:
-        return []
-    mismatch = (
-        f"features are matched token by token, and a hidden size of {own.hidden_size} at {own.image_size} pixels does "
-        f"not match the dense model's {dense.hidden_size} at {dense.image_size}; set distill_features to 0"
-    )
-    return [mismatch]
 
 
 def recover(model: nn.Module, config: RecoverConfig, context: Context) -> nn.Module:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pah_opt.adapt import fit
 from pah_opt.errors import DataError
+from pah_opt.models.calibration import check_images, evenly_spaced
 from pah_opt.models.zeros import ZeroKeeper
 from pah_opt.strategies.unstructured.importance import scores
 from pah_opt.strategies.unstructured.prune import prune
@@ -33,6 +34,8 @@ def prune_gradually(model: nn.Module, layers: Mapping[str, nn.Linear], config: G
     if context.training is None:
         raise DataError("gradual-pruning trains, and there are no training images; pass data with training images")
     images: Split = context.training
+    # Some of them: the first pruning comes before any training that would look at them.
+    check_images(evenly_spaced(images, config.batch_size), context.adapter.layout(model), config.batch_size)
     rounds: list[dict[str, Any]] = []
     for index, zeros in enumerate(config.schedule):
         _prune_to(zeros, model, layers, config, context)

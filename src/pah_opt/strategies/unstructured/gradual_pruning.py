@@ -45,9 +45,10 @@ class GradualPruning(Optimizer[GradualConfig]):
 
     def check(self, model: nn.Module, config: GradualConfig, context: Context) -> list[str]:
         """Check the choice of layers, and that the model can be trained."""
-        from pah_opt.adapt.parameters import untrainable
+        from pah_opt.adapt.problems import training_problems
 
-        return choice_problems(model, config, context) + untrainable(model, config.freeze)
+        trained = training_problems(model, config, context.adapter, context.reference)
+        return choice_problems(model, config, context) + trained
 
     def apply(self, model: nn.Module, config: GradualConfig, context: Context) -> nn.Module:
         """Alternate pruning and training; report the rounds and the zeros at the end."""

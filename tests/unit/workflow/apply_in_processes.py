@@ -1,0 +1,38 @@
+"""Run by test_ranks.py in one process and in two: prune and recover a tiny model, and write what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from pah_opt import Data, Recipe, Step
+from pah_opt.testing import tiny_data, tiny_vit
+from pah_opt.workflow import Source, apply_recipes, is_main
+
+
+def main(folder: Path) -> None:
+    """Apply a recipe and write sums of its weights, their zeros and the losses."""
+    found = tiny_data(classes=3, image=16)
+    source = Source(tiny_vit(classes=3, image=16), "tiny", "random", Data(test=found.test, train=found.train))
+    recover = Step.of("recover", epochs=2, lr=5e-3, batch_size=10, distill_features=0.1)
+    recipe = Recipe(name="half", steps=(Step.of("magnitude-pruning", sparsity=0.5), recover))
+    artifacts, failures = apply_recipes(source, [recipe], on_collapse="ignore")
+    assert not failures
+    made = artifacts["half"]
+    weights = [parameter.detach().double() for parameter in made.model.parameters()]
+    facts = {
+        "processes": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
+        "main": is_main(),
+        "losses": made.steps[1].achieved["losses"],
+        "weights": [float(weight.abs().sum()) for weight in weights],
+        "zeros": sum(int((weight == 0).sum()) for weight in weights if weight.ndim == 2),
+    }
+    (folder / f"{os.environ.get('RANK', '0')}.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
