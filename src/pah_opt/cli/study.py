@@ -11,9 +11,15 @@ from pah_opt.cli._output import json_option, print_field, print_json, print_tabl
 if TYPE_CHECKING:
     from pah_opt.study import Study, StudyResult
 
+SCALES = {"tiny": "tiny", "medium": "cifar10-vit-s", "full": "cifar10-vit-b"}
+"""Studies that come with the library, by how much they take."""
+
 
 @click.command
-@click.argument("study", metavar="STUDY")
+@click.argument("study", metavar="[STUDY]", required=False)
+@click.option("--scale", type=click.Choice(list(SCALES)),
+              help="Instead of STUDY, the study of this project: 'tiny' on the embedded model and images (minutes on a "
+              "CPU), 'medium' on CIFAR-10 with a ViT-S (hours on two cores), 'full' with ViT-B (one GPU).")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False), default="out/study", show_default=True, metavar="FOLDER",
               help="Where finished cells and the report go; an interrupted study goes on from there.")  # fmt: skip
 @click.option("--only", multiple=True, metavar="GLOB",
@@ -28,7 +34,8 @@ if TYPE_CHECKING:
 @click.option("--device", default="cpu", show_default=True, help="Where models run, such as cuda.")
 @json_option
 def command(
-    study: str,
+    study: str | None,
+    scale: str | None,
     out: str,
     only: tuple[str, ...],
     lang: Literal["en", "fr"],
@@ -40,10 +47,14 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Run STUDY (a YAML or JSON file, or 'tiny'): adaptations, recipes and seeds, what is finished not again."""
+    """Run STUDY: adaptations, recipes and seeds, what is finished not again.
+
+    STUDY is a YAML or JSON file, or the name of a study that comes with the library.
+    """
     from pah_opt.study import read_study, run_study
 
-    asked = read_study(study, model=model, data=data, train_limit=train_limit, test_limit=test_limit)
+    source = _source(study, scale)
+    asked = read_study(source, model=model, data=data, train_limit=train_limit, test_limit=test_limit)
     if dry_run:
         _show_plan(asked, only, as_json=as_json)
         return
@@ -51,6 +62,14 @@ def command(
     _show(result, out, as_json=as_json)
     if result.failures:
         click.get_current_context().exit(1)
+
+
+def _source(study: str | None, scale: str | None) -> str:
+    """Return which study is asked for: by STUDY or by --scale."""
+    if (study is None) == (scale is None):
+        given = "neither is given" if study is None else f"{study!r} and --scale {scale} are given"
+        raise click.UsageError(f"give either STUDY or --scale ({', '.join(SCALES)}); {given}")
+    return study or SCALES[scale or ""]
 
 
 def _show_plan(study: Study, only: tuple[str, ...], *, as_json: bool) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -143,7 +144,7 @@ class Study(Part):
     base_tolerance_pp: float = Field(default=0.3, ge=0.0)
     """Adaptations whose accuracy is this close to the best count as equal; the quickest of them is chosen."""
     defaults: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
-    """Parameters for every step of a strategy, by its name; a step's own parameters come first."""
+    """Parameters for every step of a strategy, by its name; a step's own come first, nested ones one by one."""
     sections: tuple[Section, ...] = Field(min_length=1)
     priorities: Priorities = Priorities()
     sizes_mb: tuple[float, ...] = (10.0, 25.0, 50.0, 100.0)
@@ -171,5 +172,20 @@ class Study(Part):
 
     def recipe(self, row: Row, seed: int) -> Recipe:
         """Return a row's steps as a recipe, defaults filled in."""
-        steps = tuple(Step.of(step.use, **{**self.defaults.get(step.use, {}), **step.parameters}) for step in row.steps)
+        steps = tuple(
+            Step.of(step.use, **filled_in(step.parameters, self.defaults.get(step.use, {}))) for step in row.steps
+        )  # fmt: skip
         return Recipe(name=row.name, seed=seed, steps=steps)
+
+
+def filled_in(own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``own`` with what only ``defaults`` say, in nested mappings too.
+
+    >>> filled_in({"training": {"lr": 0.1}}, {"training": {"lr": 0.2, "steps": 5}, "images": 64})
+    {'training': {'lr': 0.1, 'steps': 5}, 'images': 64}
+    """
+    nested = {
+        name: filled_in(own[name], value) for name, value in defaults.items()
+        if isinstance(value, Mapping) and isinstance(own.get(name), Mapping)
+    }  # fmt: skip
+    return {**defaults, **own, **nested}

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from pah_opt.cli import main
+from pah_opt.cli.study import SCALES
 
 
 def invoke(*arguments: str) -> tuple[int, str]:
@@ -26,6 +28,21 @@ def test_only_keeps_the_rows_that_match() -> None:
     names = {cell["name"] for cell in json.loads(output) if cell["kind"] == "row"}
     assert names
     assert all(name.startswith("int8-") for name in names)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_each_scale_is_a_study_that_comes_with_the_library(scale: str) -> None:
+    code, output = invoke("--scale", scale, "--dry-run", "--json")
+    assert code == 0
+    names = {cell["name"] for cell in json.loads(output)}
+    assert {"sparse-30-v1", "sparse-70", "int8-dynamic", "int8-qat", "bnb-int8", "blocks-1", "sparse-50-int8"} <= names
+
+
+@pytest.mark.parametrize("arguments", [(), ("tiny", "--scale", "medium")])
+def test_the_study_is_named_once(arguments: tuple[str, ...]) -> None:
+    code, output = invoke(*arguments)
+    assert code == 2
+    assert "give either STUDY or --scale" in output
 
 
 def test_a_wrong_study_ends_with_2_and_words(tmp_path: Path) -> None:

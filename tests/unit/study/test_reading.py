@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,20 @@ def test_defaults_fill_in_what_a_step_does_not_say() -> None:
     steps = study.recipe(next(study.rows()), 7).steps
     assert steps[0].parameters == {"sparsity": 0.3, "block_size": 64}
     assert steps[1].parameters == {}
+
+
+def test_a_row_changes_one_nested_default_and_keeps_the_others() -> None:
+    qat = {"use": "torchao", "with": {"scheme": "int8-qat", "training": {"lr": 0.001}}}
+    data = study_of({"a": {"steps": [qat]}})
+    study = read_study({**data, "defaults": {"torchao": {"training": {"steps": 7, "lr": 0.5}}}})
+    step = study.recipe(next(study.rows()), 0).steps[0]
+    assert step.parameters["training"] == {"steps": 7, "lr": 0.001}
+
+
+@pytest.mark.parametrize("name", [path.name for path in EXAMPLES.glob("*.yaml")])
+def test_the_studies_to_read_are_those_that_come_with_the_library(name: str) -> None:
+    packaged = files("pah_opt.study") / "studies" / name
+    assert packaged.read_text(encoding="utf-8") == (EXAMPLES / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("source", [*packaged_studies(), *sorted(map(str, EXAMPLES.glob("*.yaml")))])
