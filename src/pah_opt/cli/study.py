@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +10,7 @@ from pah_opt.cli._output import json_option, print_field, print_json, print_tabl
 
 if TYPE_CHECKING:
     from pah_opt.study import Study, StudyResult
+    from pah_opt.study.messages import Lang
 
 SCALES = {"tiny": "tiny", "medium": "cifar10-vit-s", "full": "cifar10-vit-b"}
 """Studies that come with the library, by how much they take."""
@@ -25,7 +26,7 @@ SCALES = {"tiny": "tiny", "medium": "cifar10-vit-s", "full": "cifar10-vit-b"}
 @click.option("--only", multiple=True, metavar="GLOB",
               help="Run only rows whose name matches, such as 'sparse-*'; may be given several times.")  # fmt: skip
 @click.option("--lang", type=click.Choice(["en", "fr"]), default="en", show_default=True,
-              help="Language of the report.")  # fmt: skip
+              help="'fr' writes the report in French too, beside the English one.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check the study and list its cells; run nothing.")
 @click.option("--model", metavar="ID_OR_PATH", help="Another model than the study's.")
 @click.option("--data", metavar="ID_OR_PATH", help="Other images than the study's.")
@@ -38,7 +39,7 @@ def command(
     scale: str | None,
     out: str,
     only: tuple[str, ...],
-    lang: Literal["en", "fr"],
+    lang: Lang,
     dry_run: bool,
     model: str | None,
     data: str | None,
@@ -59,7 +60,7 @@ def command(
         _show_plan(asked, only, as_json=as_json)
         return
     result = run_study(asked, out, only=only, lang=lang, device=device)
-    _show(result, out, as_json=as_json)
+    _show(result, out, lang, as_json=as_json)
     if result.failures:
         click.get_current_context().exit(1)
 
@@ -85,11 +86,12 @@ def _show_plan(study: Study, only: tuple[str, ...], *, as_json: bool) -> None:
     print_text(f"{len(cells)} cells; finished ones are not run again")
 
 
-def _show(result: StudyResult, out: str, *, as_json: bool) -> None:
+def _show(result: StudyResult, out: str, lang: Lang, *, as_json: bool) -> None:
     """Print the comparison and the pick, and where the whole report is."""
     from pah_opt.study.choice import choose
     from pah_opt.study.messages import Wording
     from pah_opt.study.tables import rows
+    from pah_opt.study.writing import report_files
 
     if as_json:
         print_json(result.to_data())
@@ -101,6 +103,9 @@ def _show(result: StudyResult, out: str, *, as_json: bool) -> None:
         print_field("base", result.base or "none")
         print_field("pick", "none keeps the limits" if pick is None else pick.name)
         print_field("computed", f"{result.computed} cells; the others were there")
-    click.echo(f"written to {out}: study.json, report.md, report.html", err=True)
+    written = ["study.json", *report_files("en"), *(report_files(lang) if lang != "en" else ())]
+    click.echo(f"written to {out}: {', '.join(written)}", err=True)
+    for name, reason in result.unavailable.items():
+        click.echo(f"{name} is not available here: {reason}", err=True)
     for name, error in result.failures.items():
         click.echo(f"{name} failed: {error}", err=True)

@@ -7,7 +7,7 @@ from pah_opt.registry.checked import CheckedRecipe, CheckedStep
 from pah_opt.registry.default import default_registry, default_without, reset_default_registry, strict_registry
 from pah_opt.registry.describe import describe_optimizer, describe_plugins
 from pah_opt.registry.json_schema import recipe_schema
-from pah_opt.registry.validate import validate
+from pah_opt.registry.validate import missing_here, validate
 
 __all__ = [
     "CheckedRecipe",
@@ -18,6 +18,7 @@ __all__ = [
     "default_without",
     "describe_optimizer",
     "describe_plugins",
+    "missing_here",
     "recipe_schema",
     "reset_default_registry",
     "strict_registry",

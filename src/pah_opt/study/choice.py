@@ -81,7 +81,7 @@ class Choice(NamedTuple):
 def choose(result: StudyResult) -> Choice:
     """Choose among all rows of the chosen base that are not naive, the dense model among them."""
     priorities, lines = result.study.priorities, result.lines()
-    fit = [line for line in lines if not line.is_naive and line.error is None and not line.collapsed]
+    fit = [line for line in lines if not line.is_naive and line.ran and not line.collapsed]
     fit = [line for line in fit if line.figures.top1 is not None and line.figures.file_bytes is not None]
     weighed = [name for name in GAINS if getattr(priorities.weights, name) > 0]
     axes = tuple(name for name in weighed if any(_gain(line, name) is not None for line in fit if line.row is not None))

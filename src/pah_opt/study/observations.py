@@ -21,6 +21,8 @@ LIMIT_PP = 1.0
 """Points of top-1 that count as bearable where a study names no limit."""
 INT8_LIMIT_PP = 0.5
 FASTER, SLOWER = 1.1, 0.95
+BLOWN_X, SAME_SIZE = 1.5, 0.05
+"""A file so many times the dense one has blown up; one that differs from it by so small a share has its size."""
 ZEROS_PCT = 5.0
 """More zeros than the dense model has by this much count as pruned."""
 NOISE_P = 0.05
@@ -43,13 +45,13 @@ def _lines(result: StudyResult, topic: Topic | None = None, *, naive: bool | Non
     names = {row.name for s in result.study.sections if topic in (None, s.topic) for row in s.rows}
     return [
         line for line in result.lines()
-        if line.name in names and line.error is None and naive in (None, line.is_naive)
+        if line.name in names and line.ran and naive in (None, line.is_naive)
     ]  # fmt: skip
 
 
 def _dense(result: StudyResult) -> Line | None:
     line = next((line for line in result.lines() if line.row is None), None)
-    return None if line is None or line.error is not None else line
+    return line if line is not None and line.ran else None
 
 
 def _limit(result: StudyResult) -> float:
@@ -97,9 +99,11 @@ def _masks(result: StudyResult) -> Iterator[Observation]:
         return
     worst = max(blown, key=lambda line: line.figures.file_bytes or 0.0)
     ratio = (worst.figures.file_bytes or 0.0) / dense.figures.file_bytes
-    if ratio > 1.5:
+    removed = (worst.figures.file_without_masks_bytes or 0.0) / dense.figures.file_bytes
+    if ratio > BLOWN_X:
         yield _say(
-            "masks_double", row=worst.name, mb=Value("mb", worst.figures.file_bytes), x=Value("x", ratio),
+            "masks_double" if abs(removed - 1.0) <= SAME_SIZE else "masks_grow",
+            row=worst.name, mb=Value("mb", worst.figures.file_bytes), x=Value("x", ratio),
             dense=Value("mb", dense.figures.file_bytes), removed=Value("mb", worst.figures.file_without_masks_bytes),
         )  # fmt: skip
 
@@ -249,10 +253,12 @@ def _collapsed(result: StudyResult) -> Iterator[Observation]:
 
 
 def _cause(line: Line) -> str:
-    if line.row is None or line.row.naive is None:
-        static = line.row is not None and any(step.parameters.get("naive") for step in line.row.steps)
-        return "static" if static else "steps"
-    return line.row.naive
+    """Name what brought a row there: its naive tool, naive scales, a step that was warned of, or nothing known."""
+    if line.row is not None and line.row.naive is not None:
+        return line.row.naive
+    if line.row is not None and any(step.parameters.get("naive") for step in line.row.steps):
+        return "static"
+    return "steps" if line.notes else "unknown"
 
 
 def _noise(result: StudyResult) -> Iterator[Observation]:

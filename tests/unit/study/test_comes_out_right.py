@@ -159,11 +159,12 @@ def test_the_french_report_has_no_english_sentence(finished: Finished, tmp_path:
     english = [part.strip() for text in MESSAGES.values() for part in re.split(r"\{\w+\}", text)]
     told = [part for part in english if len(part.split()) >= 3]
     titles = [section.title.en for section in finished.study.sections if not isinstance(section.title, str)]
-    for name in ("report.md", "report.html"):
+    for name in ("report.fr.md", "report.fr.html"):
         report = (tmp_path / name).read_text(encoding="utf-8")
         assert [part for part in (*told, *titles) if part in report] == []
         assert "Choix final" in report
     assert "0,22" in report  # decimal commas: one of 450 images
+    assert "Final choice" in (tmp_path / "report.md").read_text(encoding="utf-8")
     assert Wording("fr").say("choice_title") != Wording("en").say("choice_title")
 
 
