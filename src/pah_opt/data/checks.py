@@ -147,7 +147,8 @@ def check_input(split: Split, layout: Layout) -> None:
     if largest > LARGEST_PIXEL:
         raise DataError(
             f"images of {split.name} look unscaled: they hold values up to {largest:.0f}, and a processor normalises "
-            f"to about -3 to 3 (at most {LARGEST_PIXEL:.0f} is accepted); preprocess them with the model's own processor"
+            f"to about -3 to 3 (at most {LARGEST_PIXEL:.0f} is accepted); preprocess them with the model's own "
+            "processor"
         )
 
 
