@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check lint types imports docs plugins wheels benchmarks clean
+.PHONY: help demo study test check lint types imports docs plugins wheels benchmarks clean
 
 help:            ## show this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,6 +20,9 @@ help:            ## show this list
 
 demo: .venv/demo.stamp          ## train a small ViT on real images, run recipes on it, compare: no download, no GPU
 	$(BIN)/pah-opt demo --out out/demo
+
+study: .venv/demo.stamp         ## the whole study at its smallest scale, in out/study: minutes on two cores
+	$(BIN)/pah-opt study --scale tiny --out out/study
 
 test: .venv/dev.stamp           ## run the tests
 	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist worksteal  # one thread a worker: more would wait for one another

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,16 +10,23 @@ from pah_opt.cli._output import json_option, print_field, print_json, print_tabl
 
 if TYPE_CHECKING:
     from pah_opt.study import Study, StudyResult
+    from pah_opt.study.messages import Lang
+
+SCALES = {"tiny": "tiny", "medium": "cifar10-vit-s", "full": "cifar10-vit-b"}
+"""Studies that come with the library, by how much they take."""
 
 
 @click.command
-@click.argument("study", metavar="STUDY")
+@click.argument("study", metavar="[STUDY]", required=False)
+@click.option("--scale", type=click.Choice(list(SCALES)),
+              help="Instead of STUDY, the study of this project: 'tiny' on the embedded model and images (minutes on a "
+              "CPU), 'medium' on CIFAR-10 with a ViT-S (hours on two cores), 'full' with ViT-B (one GPU).")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False), default="out/study", show_default=True, metavar="FOLDER",
               help="Where finished cells and the report go; an interrupted study goes on from there.")  # fmt: skip
 @click.option("--only", multiple=True, metavar="GLOB",
               help="Run only rows whose name matches, such as 'sparse-*'; may be given several times.")  # fmt: skip
 @click.option("--lang", type=click.Choice(["en", "fr"]), default="en", show_default=True,
-              help="Language of the report.")  # fmt: skip
+              help="'fr' writes the report in French too, beside the English one.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check the study and list its cells; run nothing.")
 @click.option("--model", metavar="ID_OR_PATH", help="Another model than the study's.")
 @click.option("--data", metavar="ID_OR_PATH", help="Other images than the study's.")
@@ -28,10 +35,11 @@ if TYPE_CHECKING:
 @click.option("--device", default="cpu", show_default=True, help="Where models run, such as cuda.")
 @json_option
 def command(
-    study: str,
+    study: str | None,
+    scale: str | None,
     out: str,
     only: tuple[str, ...],
-    lang: Literal["en", "fr"],
+    lang: Lang,
     dry_run: bool,
     model: str | None,
     data: str | None,
@@ -40,17 +48,29 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Run STUDY (a YAML or JSON file, or 'tiny'): adaptations, recipes and seeds, what is finished not again."""
+    """Run STUDY: adaptations, recipes and seeds, what is finished not again.
+
+    STUDY is a YAML or JSON file, or the name of a study that comes with the library.
+    """
     from pah_opt.study import read_study, run_study
 
-    asked = read_study(study, model=model, data=data, train_limit=train_limit, test_limit=test_limit)
+    source = _source(study, scale)
+    asked = read_study(source, model=model, data=data, train_limit=train_limit, test_limit=test_limit)
     if dry_run:
         _show_plan(asked, only, as_json=as_json)
         return
     result = run_study(asked, out, only=only, lang=lang, device=device)
-    _show(result, out, as_json=as_json)
+    _show(result, out, lang, as_json=as_json)
     if result.failures:
         click.get_current_context().exit(1)
+
+
+def _source(study: str | None, scale: str | None) -> str:
+    """Return which study is asked for: by STUDY or by --scale."""
+    if (study is None) == (scale is None):
+        given = "neither is given" if study is None else f"{study!r} and --scale {scale} are given"
+        raise click.UsageError(f"give either STUDY or --scale ({', '.join(SCALES)}); {given}")
+    return study or SCALES[scale or ""]
 
 
 def _show_plan(study: Study, only: tuple[str, ...], *, as_json: bool) -> None:
@@ -66,11 +86,12 @@ def _show_plan(study: Study, only: tuple[str, ...], *, as_json: bool) -> None:
     print_text(f"{len(cells)} cells; finished ones are not run again")
 
 
-def _show(result: StudyResult, out: str, *, as_json: bool) -> None:
+def _show(result: StudyResult, out: str, lang: Lang, *, as_json: bool) -> None:
     """Print the comparison and the pick, and where the whole report is."""
     from pah_opt.study.choice import choose
     from pah_opt.study.messages import Wording
     from pah_opt.study.tables import rows
+    from pah_opt.study.writing import report_files
 
     if as_json:
         print_json(result.to_data())
@@ -82,6 +103,9 @@ def _show(result: StudyResult, out: str, *, as_json: bool) -> None:
         print_field("base", result.base or "none")
         print_field("pick", "none keeps the limits" if pick is None else pick.name)
         print_field("computed", f"{result.computed} cells; the others were there")
-    click.echo(f"written to {out}: study.json, report.md, report.html", err=True)
+    written = ["study.json", *report_files("en"), *(report_files(lang) if lang != "en" else ())]
+    click.echo(f"written to {out}: {', '.join(written)}", err=True)
+    for name, reason in result.unavailable.items():
+        click.echo(f"{name} is not available here: {reason}", err=True)
     for name, error in result.failures.items():
         click.echo(f"{name} failed: {error}", err=True)

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from pah_opt.splits import Data, Split
 
 
+LARGEST_PIXEL = 20.0
+"""Normalised pixels are ``(pixel - mean) / std`` of values from 0 to 1: with the processors in use at most about 3, and
+20 only where std is below 0.05. Pixels from 0 to 255 are beyond it in any image that is not black."""
+LOOKED_AT = 8
+"""Images whose pixels are looked at, evenly spaced: the first one alone may be black."""
+
+
 def checked_classes(class_names: Sequence[str], name: str) -> tuple[str, ...]:
     """Return class names as a tuple.
 
@@ -133,19 +140,29 @@ def check_fit(split: Split, layout: Layout, *, model: nn.Module | None = None) -
 
 
 def check_input(split: Split, layout: Layout) -> None:
-    """Check that images are of the size and channels that a model takes.
+    """Check that images are of the size and channels that a model takes, and scaled.
 
     Raises:
         DataError: they are not; names both sides.
     """
-    if len(split) == 0:
+    count = len(split)
+    if count == 0:
         raise DataError(f"{split.name} is empty")
-    found = tuple(next(iter(split.subset([0]).batches(1))).pixel_values.shape[1:])
+    looked_at = split.subset(sorted({at * count // LOOKED_AT for at in range(LOOKED_AT)}))
+    pixels = next(iter(looked_at.batches(LOOKED_AT))).pixel_values
+    found = tuple(pixels.shape[1:])
     wanted = (layout.in_channels, *layout.image_size)
     if found != wanted:
         raise DataError(
             f"images of {split.name} have shape {found}, the model takes {wanted}; preprocess them with the model's "
             f"own processor, or use split.resized({wanted[1]}, {wanted[2]})"
+        )
+    largest = float(pixels.abs().max())
+    if largest > LARGEST_PIXEL:
+        raise DataError(
+            f"images of {split.name} look unscaled: they hold values up to {largest:.0f}, and a processor normalises "
+            f"to about -3 to 3 (at most {LARGEST_PIXEL:.0f} is accepted); preprocess them with the model's own "
+            "processor"
         )
 
 

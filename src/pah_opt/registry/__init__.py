@@ -13,7 +13,7 @@ from pah_opt.registry.default import (
 )
 from pah_opt.registry.describe import describe_optimizer, describe_plugins
 from pah_opt.registry.json_schema import recipe_schema
-from pah_opt.registry.validate import validate
+from pah_opt.registry.validate import missing_here, validate
 
 __all__ = [
     "CheckedRecipe",
@@ -24,6 +24,7 @@ __all__ = [
     "default_without",
     "describe_optimizer",
     "describe_plugins",
+    "missing_here",
     "recipe_schema",
     "reset_default_registry",
     "strict_registry",

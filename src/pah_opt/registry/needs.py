@@ -19,12 +19,12 @@ class Supply:
     """What will be there when the recipe runs.
 
     Args:
-        environment: the machine.
+        environment: the machine; None for any.
         calibration: whether there are calibration images.
         training: whether there are training images.
     """
 
-    environment: Environment
+    environment: Environment | None
     calibration: bool = True
     training: bool = True
 
@@ -39,7 +39,7 @@ class Supply:
 
     def unmet_hardware(self, needs: Needs) -> Iterator[tuple[str, str]]:
         """Yield what this machine lacks, each with its remedy."""
-        if not (needs.cuda or needs.capability):
+        if self.environment is None or not (needs.cuda or needs.capability):
             return
         if not self.environment.has_cuda:
             yield "needs a CUDA device, and there is none", _with_alternative("run it on a machine with one", needs)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from pah_opt.environment import Obstacle
 from pah_opt.errors import IncompatibleStepsError, Problem, RecipeError, UnknownOptimizerError, nearest_name
 from pah_opt.optimizer import FRESH_TAGS, AnyOptimizer, Needs, OptimizerConfig, Tags
 from pah_opt.registry.checked import CheckedRecipe, CheckedStep
@@ -27,7 +28,7 @@ def validate(
     recipe: Recipe,
     registry: Registry,
     *,
-    environment: Environment,
+    environment: Environment | None,
     calibration: bool = True,
     training: bool = True,
     initial_tags: frozenset[str] = FRESH_TAGS,
@@ -38,7 +39,7 @@ def validate(
     Args:
         recipe: the recipe.
         registry: the strategies to choose from.
-        environment: the machine it would run on.
+        environment: the machine it would run on; None for any, whatever it lacks.
         calibration: whether calibration images will be there.
         training: whether training images will be there.
         initial_tags: state tags of the model before the first step.
@@ -60,6 +61,18 @@ def validate(
     return CheckedRecipe(recipe, _aligned([step for step in steps if step]), initial_tags)
 
 
+def missing_here(recipe: Recipe, registry: Registry, environment: Environment) -> tuple[Obstacle, ...]:
+    """Return what keeps the steps of a recipe, with their own parameters, from running on this machine.
+
+    Raises:
+        RecipeError: the recipe is wrong as written, on any machine.
+    """
+    steps = validate(recipe, registry, environment=None).steps
+    hardware = [lack for step in steps for lack in Supply(environment).unmet_hardware(step.needs)]
+    found = [obstacle for step in steps for obstacle in step.optimizer.available(environment)]
+    return tuple(dict.fromkeys([*found, *(Obstacle(reason, remedy) for reason, remedy in hardware)]))
+
+
 @dataclass
 class _Findings:
     """Collects problems by kind while steps are checked one by one."""
@@ -79,9 +92,9 @@ class _Findings:
             self.unknown.append(self.registry.unknown(step.use, self.recipe.place("steps", index, "use")))
             return None
         optimizer = registered.optimizer
-        for obstacle in (
-            self._ask(index, "available", lambda: optimizer.available(self.supply.environment), tuple) or ()
-        ):
+        here = self.supply.environment
+        asked = here and self._ask(index, "available", lambda: optimizer.available(here), tuple)
+        for obstacle in asked or ():
             self._add(index, obstacle.reason, obstacle.remedy)
         config = typed_config(self.recipe, index, optimizer)
         if isinstance(config, list):

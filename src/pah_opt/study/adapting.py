@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 200
 """Points of a loss curve that are kept."""
+CURVES = "curves.png"
+"""Picture that an adaptation is saved with, where matplotlib is installed."""
 
 
 def adapt_once(
@@ -57,6 +59,7 @@ def adapt_once(
     )  # fmt: skip
     _keep(adapted, origin, folder)
     shutil.rmtree(checkpoint, ignore_errors=True)
+    history = adapted.result.history
     return AdaptationResult(
         name=name,
         seed=seed,
@@ -68,6 +71,9 @@ def adapt_once(
         trained_params=adapted.trained_parameters,
         weights_bytes=adapted.weights_bytes,
         losses=_thinned(adapted.result.losses),
+        train_accuracy=tuple(epoch.train_accuracy for epoch in history),
+        validation_accuracy=tuple(e.validation_accuracy for e in history if e.validation_accuracy is not None),
+        curves=f"{folder.parent.name}/{folder.name}/{CURVES}" if (folder / CURVES).is_file() else None,
         weights_sha256=weights_sha256(adapted.model),
         stopped=adapted.result.stopped,
     )

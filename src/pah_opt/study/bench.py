@@ -7,9 +7,11 @@ import warnings
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pah_opt.errors import MeasurementError
+from pah_opt.environment import Environment
+from pah_opt.errors import MeasurementError, UnsupportedHardwareError
 from pah_opt.measure.environment import cpu_model
 from pah_opt.pipeline import apply
+from pah_opt.registry import default_registry, missing_here
 from pah_opt.study.adapting import adapt_once, kept_model
 from pah_opt.study.cells import Store, key_of, library_versions
 from pah_opt.study.measuring import Judged, Measurement, measure_row, settings_of
@@ -117,8 +119,11 @@ class Bench:
         if row.naive is not None:
             made = run_naive(row, dense, self.origin.adapter, test, seed)
             return made.model, made.split, {"timed": made.timed, "known": made.known, "unknown": made.unknown}
+        recipe = self.study.recipe(row, seed)
+        if lacking := missing_here(recipe, default_registry(), Environment()):
+            raise UnsupportedHardwareError("; ".join(map(str, lacking)))
         artifact = apply(
-            dense, self.study.recipe(row, seed), self.origin.data, on_collapse="warn", progress=self.progress,
+            dense, recipe, self.origin.data, on_collapse="warn", progress=self.progress,
             calibration_images=self.study.calibration_images, source=self.study.model, weights_origin="fine-tuned",
         )  # fmt: skip
         return artifact, test, {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from pah_opt.study.limits import at_least, at_most
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -43,9 +45,13 @@ def chosen_base(study: Study, adaptations: Sequence[AdaptationResult]) -> str | 
     found = tried(adaptations)
     if not found:
         return None
+    return min(as_good_as_the_best(found, study.base_tolerance_pp), key=lambda each: each.seconds).name
+
+
+def as_good_as_the_best(found: Sequence[Tried], tolerance_pp: float) -> list[Tried]:
+    """Return the adaptations whose accuracy is within so many points of the best."""
     best = max(each.top1 for each in found)
-    equal = [each for each in found if 100.0 * (best - each.top1) <= study.base_tolerance_pp]
-    return min(equal, key=lambda each: each.seconds).name
+    return [each for each in found if at_most(100.0 * (best - each.top1), tolerance_pp)]
 
 
 class Choice(NamedTuple):
@@ -75,7 +81,7 @@ class Choice(NamedTuple):
 def choose(result: StudyResult) -> Choice:
     """Choose among all rows of the chosen base that are not naive, the dense model among them."""
     priorities, lines = result.study.priorities, result.lines()
-    fit = [line for line in lines if not line.is_naive and line.error is None and not line.collapsed]
+    fit = [line for line in lines if not line.is_naive and line.ran and not line.collapsed]
     fit = [line for line in fit if line.figures.top1 is not None and line.figures.file_bytes is not None]
     weighed = [name for name in GAINS if getattr(priorities.weights, name) > 0]
     axes = tuple(name for name in weighed if any(_gain(line, name) is not None for line in fit if line.row is not None))
@@ -120,7 +126,7 @@ def _keeps(line: Line, limits: dict[str, Gate]) -> bool:
 def _within(value: float | None, gate: Gate) -> bool:
     if value is None:
         return True  # the dense model loses nothing against itself; a figure that cannot be had refuses nobody
-    return (gate.max is None or value <= gate.max + 1e-9) and (gate.min is None or value >= gate.min - 1e-9)
+    return (gate.max is None or at_most(value, gate.max)) and (gate.min is None or at_least(value, gate.min))
 
 
 def _beats(other: Line, line: Line, axes: Sequence[str]) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pah_opt.study.choice import Choice
-    from pah_opt.study.results import Line, StudyResult
+    from pah_opt.study.results import AdaptationResult, Line, StudyResult
     from pah_opt.study.tables import Table
 
 
@@ -72,7 +72,7 @@ def document(result: StudyResult, wording: Wording) -> list[Block]:
     parts = (
         _head(result, wording), _adaptation(result, wording), _sections(result, wording),
         _comparison(result, choice, wording), _choice(result, choice, wording), _others(result, choice, wording),
-        _failures(result, wording), _conditions(result, wording),
+        _failures(result, wording), _notes(result, wording), _conditions(result, wording),
     )  # fmt: skip
     return [block for part in parts for block in part]
 
@@ -96,12 +96,31 @@ def _adaptation(result: StudyResult, w: Wording) -> Iterator[Block]:
     yield tables.adaptations(result, w)
     for each in base_reason(result):
         yield Paragraph(w.tell(each), strong="name" in each.values)
+    pictures = [each for each in result.adaptations if each.curves is not None]
+    if pictures:
+        told = (w.say("picture", name=each.name, path=each.curves or "") for each in pictures)
+        yield Paragraph(w.say("pictures", files="; ".join(told)))
     for found in result.adaptations:
-        if len(found.losses) > 1:
-            title = w.say("loss_of", name=found.name)
-            x = tuple(100.0 * at / (len(found.losses) - 1) for at in range(len(found.losses)))
-            curve = Curve(x=x, y=found.losses, x_label=w.say("axis_step"), y_label=w.say("axis_loss"))
-            yield Plot(title, "", svg.line(curve, title))
+        yield from _training(found, w)
+
+
+def _training(found: AdaptationResult, w: Wording) -> Iterator[Block]:
+    """Draw loss over training, and accuracy over its epochs: on validation images where there are any."""
+    if len(found.losses) > 1:
+        title = w.say("loss_of", name=found.name)
+        x = tuple(100.0 * at / (len(found.losses) - 1) for at in range(len(found.losses)))
+        yield _curve(title, Curve(x=x, y=found.losses, x_label=w.say("axis_step"), y_label=w.say("axis_loss")))
+    key, tops = "accuracy_of", found.validation_accuracy
+    if not tops:
+        key, tops = "accuracy_seen_of", found.train_accuracy
+    if len(tops) > 1:
+        x, y = tuple(float(at + 1) for at in range(len(tops))), tuple(100.0 * top for top in tops)
+        curve = Curve(x=x, y=y, x_label=w.say("axis_epoch"), y_label=w.say("axis_top1"))
+        yield _curve(w.say(key, name=found.name), curve)
+
+
+def _curve(title: str, curve: Curve) -> Plot:
+    return Plot(title, "", svg.line(curve, title))
 
 
 def _sections(result: StudyResult, w: Wording) -> Iterator[Block]:
@@ -176,6 +195,18 @@ def _failures(result: StudyResult, w: Wording) -> Iterator[Block]:
         yield Bullets(
             tuple(w.say("failed_cell", name=name, error=error) for name, error in result.failures.items())
         )  # fmt: skip
+
+
+def _notes(result: StudyResult, w: Wording) -> Iterator[Block]:
+    """Tell what was noted of the model, what was warned of, and what cannot run here."""
+    warned = [(row.name, note) for row in result.rows for note in row.notes]
+    told = [*warned, *result.unavailable.items()]
+    items = [*result.conditions.notes, *(w.say("named_note", name=name, note=note) for name, note in told)]
+    if items:
+        yield Heading(w.say("notes_title"))
+        if not result.failures:
+            yield Paragraph(w.say("language_note"))
+        yield Bullets(tuple(dict.fromkeys(items)))
 
 
 def _conditions(result: StudyResult, w: Wording) -> Iterator[Block]:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pah_opt.adapt.heads import replace_head
-from pah_opt.errors import UnsupportedModelError
+from pah_opt.errors import UnsupportedHardwareError, UnsupportedModelError
 from pah_opt.splits import Batch
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _without_masks(model: nn.Module) -> int:
 def _dynamic_int8(model: nn.Module, test: Split) -> NaiveModel:
     """Quantize every linear layer, the classifier too, with torch's own eager tool."""
     if next(model.parameters()).device.type != "cpu":
-        raise UnsupportedModelError("torch's quantize_dynamic runs on the CPU only; run this row with --device cpu")
+        raise UnsupportedHardwareError("torch's quantize_dynamic runs on the CPU only; run this row with --device cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls its own tool outdated
         from torch.ao.quantization import quantize_dynamic

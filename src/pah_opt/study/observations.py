@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pah_opt.study.choice import tried
+from pah_opt.study.limits import at_least, at_most
 from pah_opt.study.messages import Observation, Value
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ LIMIT_PP = 1.0
 """Points of top-1 that count as bearable where a study names no limit."""
 INT8_LIMIT_PP = 0.5
 FASTER, SLOWER = 1.1, 0.95
+BLOWN_X, SAME_SIZE = 1.5, 0.05
+"""A file so many times the dense one has blown up; one that differs from it by so small a share has its size."""
 ZEROS_PCT = 5.0
 """More zeros than the dense model has by this much count as pruned."""
 NOISE_P = 0.05
@@ -42,13 +45,13 @@ def _lines(result: StudyResult, topic: Topic | None = None, *, naive: bool | Non
     names = {row.name for s in result.study.sections if topic in (None, s.topic) for row in s.rows}
     return [
         line for line in result.lines()
-        if line.name in names and line.error is None and naive in (None, line.is_naive)
+        if line.name in names and line.ran and naive in (None, line.is_naive)
     ]  # fmt: skip
 
 
 def _dense(result: StudyResult) -> Line | None:
     line = next((line for line in result.lines() if line.row is None), None)
-    return None if line is None or line.error is not None else line
+    return line if line is not None and line.ran else None
 
 
 def _limit(result: StudyResult) -> float:
@@ -58,6 +61,11 @@ def _limit(result: StudyResult) -> float:
 
 def _drop(line: Line) -> float:
     return line.figures.top1_drop_pp or 0.0
+
+
+def _bears(line: Line, limit: float) -> bool:
+    """Tell whether a row loses no more than so many points."""
+    return at_most(_drop(line), limit)
 
 
 def _change(line: Line) -> Value:
@@ -91,9 +99,11 @@ def _masks(result: StudyResult) -> Iterator[Observation]:
         return
     worst = max(blown, key=lambda line: line.figures.file_bytes or 0.0)
     ratio = (worst.figures.file_bytes or 0.0) / dense.figures.file_bytes
-    if ratio > 1.5:
+    removed = (worst.figures.file_without_masks_bytes or 0.0) / dense.figures.file_bytes
+    if ratio > BLOWN_X:
         yield _say(
-            "masks_double", row=worst.name, mb=Value("mb", worst.figures.file_bytes), x=Value("x", ratio),
+            "masks_double" if abs(removed - 1.0) <= SAME_SIZE else "masks_grow",
+            row=worst.name, mb=Value("mb", worst.figures.file_bytes), x=Value("x", ratio),
             dense=Value("mb", dense.figures.file_bytes), removed=Value("mb", worst.figures.file_without_masks_bytes),
         )  # fmt: skip
 
@@ -141,7 +151,7 @@ def _zeros_and_speed(result: StudyResult) -> Iterator[Observation]:
 def _bearable(result: StudyResult) -> Iterator[Observation]:
     """Say how many zeros cost little, and from where on they cost more."""
     limit = _limit(result)
-    good = [line for line in _sparse(result) if _drop(line) <= limit]
+    good = [line for line in _sparse(result) if _bears(line, limit)]
     if not good:
         return
     most = good[-1]
@@ -167,9 +177,9 @@ def _improved(result: StudyResult) -> Iterator[Observation]:
             "row": line.name, "before": before.name, "top1": Value("share", line.figures.top1),
             "top1_before": Value("share", before.figures.top1),
         }  # fmt: skip
-        if gain >= 1.0:
+        if at_least(gain, 1.0):
             yield _say("improved", **shared, points=Value("points", gain), mb=Value("mb", line.figures.file_bytes))
-        elif gain <= -1.0:
+        elif at_most(gain, -1.0):
             yield _say("no_better", **shared)
 
 
@@ -178,7 +188,7 @@ def _structured(result: StudyResult) -> Iterator[Observation]:
     cut = [line for line in _lines(result, "structured") if line.figures.macs and line.figures.top1 is not None]
     if dense is None or not dense.figures.macs or not cut:
         return
-    good = [line for line in cut if _drop(line) <= limit and (line.real_speedup or 0.0) >= FASTER]
+    good = [line for line in cut if _bears(line, limit) and (line.real_speedup or 0.0) >= FASTER]
     if good:
         best = max(good, key=lambda line: line.figures.speedup_x or 0.0)
         yield _say(
@@ -186,7 +196,7 @@ def _structured(result: StudyResult) -> Iterator[Observation]:
             macs=Value("pct", 100.0 * (best.figures.macs or 0.0) / dense.figures.macs),
             points=Value("points", _drop(best)),
         )  # fmt: skip
-    elif all(_drop(line) > limit for line in cut):
+    elif not any(_bears(line, limit) for line in cut):
         closest = min(cut, key=_drop)
         yield _say(
             "structured_too_much",
@@ -202,7 +212,7 @@ def _is_int8(line: Line) -> bool:
 
 def _int8(result: StudyResult) -> Iterator[Observation]:
     rows = [line for line in _lines(result, "quantization") if _is_int8(line)]
-    good = [line for line in rows if _drop(line) <= INT8_LIMIT_PP]
+    good = [line for line in rows if _bears(line, INT8_LIMIT_PP)]
     if good:
         smallest = min(good, key=lambda line: line.figures.file_bytes or 0.0)
         yield _say(
@@ -211,7 +221,7 @@ def _int8(result: StudyResult) -> Iterator[Observation]:
             x=Value("x", smallest.figures.size_x),
         )  # fmt: skip
     for line in _lines(result, "quantization", naive=True):
-        if _drop(line) > LIMIT_PP:
+        if not _bears(line, LIMIT_PP):
             yield _say("int8_breaks", row=line.name, points=Value("points", _drop(line)))
 
 
@@ -238,15 +248,17 @@ def _collapsed(result: StudyResult) -> Iterator[Observation]:
             yield _say(
                 "collapsed_row", row=line.name, top1=Value("share", line.figures.top1), classes=classes, cause=cause
             )
-        elif wrong_input and _drop(line) > LIMIT_PP:
+        elif wrong_input and not _bears(line, LIMIT_PP):
             yield _say("damaged_row", row=line.name, points=Value("points", _drop(line)), cause=cause)
 
 
 def _cause(line: Line) -> str:
-    if line.row is None or line.row.naive is None:
-        static = line.row is not None and any(step.parameters.get("naive") for step in line.row.steps)
-        return "static" if static else "steps"
-    return line.row.naive
+    """Name what brought a row there: its naive tool, naive scales, a step that was warned of, or nothing known."""
+    if line.row is not None and line.row.naive is not None:
+        return line.row.naive
+    if line.row is not None and any(step.parameters.get("naive") for step in line.row.steps):
+        return "static"
+    return "steps" if line.notes else "unknown"
 
 
 def _noise(result: StudyResult) -> Iterator[Observation]:
@@ -258,7 +270,7 @@ def _noise(result: StudyResult) -> Iterator[Observation]:
 
 def _combination(result: StudyResult) -> Iterator[Observation]:
     limit = _limit(result)
-    good = [line for line in _lines(result) if _drop(line) <= limit and line.figures.file_bytes]
+    good = [line for line in _lines(result) if _bears(line, limit) and line.figures.file_bytes]
     combined = {line.name for line in _lines(result, "combinations")}
     smallest = min(good, key=lambda line: line.figures.file_bytes or 0.0, default=None)
     if smallest is not None and smallest.name in combined:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.adapt.config import AdaptConfig
-from pah_opt.environment import Environment
 from pah_opt.errors import MeasurementError, Place, Problem, RecipeError, nearest_name
 from pah_opt.measure.settings import MeasureSettings
 from pah_opt.recipe.files import read_mapping
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from os import PathLike
 
 TITLE = "this study cannot be run"
-ANYWHERE = Environment(cuda=True, capability=(99, 0))
-"""Hardware is asked for when a cell runs: where it is missing, that cell fails and the others run."""
 DEEPEST = 8
 """Studies that may extend one another in a row."""
 
@@ -139,7 +136,10 @@ def _limits(study: Study, places: Places) -> Iterator[Problem]:
 
 
 def _steps(study: Study, places: Places) -> Iterator[Problem]:
-    """Check every row's steps against the registry, with the lines of the study."""
+    """Check every row's steps against the registry, with the lines of the study.
+
+    What this machine lacks is asked when a row runs: that row is reported as not available, and the others run.
+    """
     registry = default_registry()
     for at, section in enumerate(study.sections):
         for number, row in enumerate(section.rows):
@@ -149,6 +149,6 @@ def _steps(study: Study, places: Places) -> Iterator[Problem]:
             lines = {found[4:]: line for found, line in places.lines.items() if found[:4] == path}
             recipe = study.recipe(row, 0).placed(Places(places.file, lines))
             try:
-                validate(recipe, registry, environment=ANYWHERE)
+                validate(recipe, registry, environment=None)
             except RecipeError as error:
                 yield from error.problems

@@ -84,8 +84,15 @@ class AdaptationResult(Data):
     weights_bytes: int | None = None
     losses: tuple[float, ...] = ()
     """Loss over training, evenly thinned."""
+    train_accuracy: tuple[float, ...] = ()
+    """Share of training images classified correctly in each epoch, as seen while training, 0 to 1."""
+    validation_accuracy: tuple[float, ...] = ()
+    """The same of the validation images after each epoch; empty without any."""
+    curves: str | None = None
+    """Path of the picture of both, within the study's folder; None where it could not be drawn."""
     weights_sha256: str | None = None
     stopped: str | None = None
+    """Why training ended before its time; None when it did not."""
     error: str | None = None
     """Why it failed."""
 
@@ -102,8 +109,11 @@ class RowResult(Data):
     linear_dtypes: dict[str, int] = Field(default_factory=dict)
     """Linear layers by the type their weight is stored in."""
     notes: tuple[str, ...] = ()
+    """What was warned of while it was made."""
     error: str | None = None
     """Why it failed."""
+    unavailable: str | None = None
+    """Why it cannot run on this machine: hardware or a library is missing, which is no failure."""
 
 
 class Conditions(Data):
@@ -148,6 +158,11 @@ class StudyResult(Data):
         found |= {f"{each.name} on {each.base}, seed {each.seed}": each.error for each in self.rows}
         return {name: error for name, error in found.items() if error is not None}
 
+    @property
+    def unavailable(self) -> dict[str, str]:
+        """Why rows cannot run on this machine, by their names."""
+        return {each.name: each.unavailable for each in self.rows if each.unavailable is not None}
+
     def lines(self, base: str | None = None) -> tuple[Line, ...]:
         """Return one line for each row that ran on a base (the chosen one by default), the dense model first."""
         base = base or self.base or ""
@@ -175,11 +190,13 @@ class Line(Data):
     linear_dtypes: dict[str, int]
     notes: tuple[str, ...]
     error: str | None
+    unavailable: str | None = None
+    """Why it cannot run on this machine."""
 
     @classmethod
     def of(cls, row: Row | None, results: Sequence[RowResult]) -> Line:
         """Take the mean over seeds; of speeds and ratios the geometric one."""
-        ran = [each for each in results if each.error is None]
+        ran = [each for each in results if each.error is None and each.unavailable is None]
         tops = [each.figures.top1 for each in ran if each.figures.top1 is not None]
         return cls(
             name=results[0].name,
@@ -189,7 +206,8 @@ class Line(Data):
             collapsed=any(each.collapsed for each in ran),
             linear_dtypes=ran[0].linear_dtypes if ran else {},
             notes=tuple(dict.fromkeys(note for each in ran for note in each.notes)),
-            error=None if ran else results[0].error,
+            error=None if ran else next((each.error for each in results if each.error is not None), None),
+            unavailable=None if ran else results[0].unavailable,
         )
 
     def as_seen_beside(self, lines: Sequence[Line]) -> Line:
@@ -205,6 +223,11 @@ class Line(Data):
         """The speed-up, or 1 where its interval covers 1: a difference that noise explains is none."""
         low, high = self.figures.speedup_low_x, self.figures.speedup_high_x
         return 1.0 if low is not None and high is not None and low <= 1.0 <= high else self.figures.speedup_x
+
+    @property
+    def ran(self) -> bool:
+        """Whether it has figures."""
+        return self.error is None and self.unavailable is None
 
     @property
     def is_naive(self) -> bool:

@@ -9,7 +9,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pah_opt.errors import ArtifactError, PahOptError, RecipeError
+from pah_opt.errors import (
+    ArtifactError,
+    MissingBackendError,
+    PahOptError,
+    RecipeError,
+    UnsupportedHardwareError,
+)
 from pah_opt.progress import Progress, default_progress
 from pah_opt.storage.lock import locked
 from pah_opt.study.cells import Store, library_versions
@@ -76,13 +82,14 @@ def run_study(
         out: folder of the finished cells and the report; a study that was interrupted goes on from there.
         only: run only rows whose name matches this pattern (or one of several), such as ``sparse-*``; finished ones are
             reported too.
-        lang: language of the report: ``en`` or ``fr``.
+        lang: ``fr`` for a report in French beside the English one.
         device: where models run, such as ``cuda``.
         progress: shows progress; by default bars on a terminal, nothing elsewhere.
         **changes: fields of the study to replace, such as ``model="./my-vit"`` or ``test_limit=500``.
 
     Returns:
-        Everything that came out; cells that failed are in :attr:`StudyResult.failures`.
+        Everything that came out; cells that failed are in :attr:`StudyResult.failures`, rows that this machine cannot
+        run in :attr:`StudyResult.unavailable`.
 
     Raises:
         RecipeError: the study is wrong as written, or ``only`` matches no row; nothing was run.
@@ -184,13 +191,16 @@ class _Run:
             self.contended |= bool(found["contended"])
             self.rows.append(RowResult.model_validate({**found["row"], **place}))
         except _CellError as error:
-            self.rows.append(RowResult(**place, seed=adapted.seed, error=str(error)))
+            why = "unavailable" if error.unavailable else "error"
+            self.rows.append(RowResult(**place, seed=adapted.seed, **{why: str(error)}))
 
     def _computed(self, key: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Compute a cell and keep it; a failure is kept in the report only, and tried again by the next run."""
         self.computed += 1
         try:
             result = work()
+        except (MissingBackendError, UnsupportedHardwareError) as error:
+            raise _CellError(str(error), unavailable=True) from error
         except PahOptError as error:
             raise _CellError(str(error)) from error
         except Exception as error:  # a naive tool may raise anything, and the other cells must still run
@@ -224,4 +234,8 @@ class _Run:
 
 
 class _CellError(Exception):
-    """A cell failed, in words."""
+    """A cell failed, in words; ``unavailable`` where this machine lacks what it needs."""
+
+    def __init__(self, words: str, *, unavailable: bool = False) -> None:
+        super().__init__(words)
+        self.unavailable = unavailable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -12,7 +13,7 @@ from pah_opt.recipe.schema import NAME_PATTERN
 from pah_opt.registry import default_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 EMBEDDED = "digits"
 """Name of the model and images that need no download: a small ViT, untrained, and scikit-learn's digits."""
@@ -144,7 +145,8 @@ class Study(Part):
     base_tolerance_pp: float = Field(default=0.3, ge=0.0)
     """Adaptations whose accuracy is this close to the best count as equal; the quickest of them is chosen."""
     defaults: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
-    """Parameters for every step of a strategy, by its name, where they do something; a step's own come first."""
+    """Parameters for every step of a strategy, by its name, where they do something; a step's own come first, nested
+    ones one by one."""
     sections: tuple[Section, ...] = Field(min_length=1)
     priorities: Priorities = Priorities()
     sizes_mb: tuple[float, ...] = (10.0, 25.0, 50.0, 100.0)
@@ -172,7 +174,9 @@ class Study(Part):
 
     def steps(self, row: Row) -> tuple[Step, ...]:
         """Return a row's steps with every default of their strategies, whether it does anything there or not."""
-        return tuple(Step.of(step.use, **{**self.defaults.get(step.use, {}), **step.parameters}) for step in row.steps)
+        return tuple(
+            Step.of(step.use, **filled_in(step.parameters, self.defaults.get(step.use, {}))) for step in row.steps
+        )
 
     def recipe(self, row: Row, seed: int) -> Recipe:
         """Return a row's steps as a recipe, defaults filled in where they do something."""
@@ -186,3 +190,16 @@ def _with_effect(own: Mapping[str, Any], step: Step) -> dict[str, Any]:
     registered = default_registry().optimizers.get(step.use)
     idle = registered.optimizer.config_type.without_effect(own) if registered else frozenset()
     return {name: value for name, value in step.parameters.items() if name in own or name not in idle}
+
+
+def filled_in(own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``own`` with what only ``defaults`` say, in nested mappings too.
+
+    >>> filled_in({"training": {"lr": 0.1}}, {"training": {"lr": 0.2, "steps": 5}, "images": 64})
+    {'training': {'lr': 0.1, 'steps': 5}, 'images': 64}
+    """
+    nested = {
+        name: filled_in(own[name], value) for name, value in defaults.items()
+        if isinstance(value, Mapping) and isinstance(own.get(name), Mapping)
+    }  # fmt: skip
+    return {**defaults, **own, **nested}

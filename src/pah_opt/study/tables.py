@@ -64,7 +64,7 @@ def rows(lines: Sequence[Line], w: Wording) -> Table:
         (w.say("column_made"), _figure("made_s", "seconds", w)),
         (w.say("column_note"), lambda line: _remark(line, w)),
     ]
-    bad = frozenset(line.name for line in lines if line.collapsed or line.error is not None)
+    bad = frozenset(line.name for line in lines if line.collapsed or not line.ran)
     return _table([(title, [cell(line) for line in lines]) for title, cell in columns], bad=bad)
 
 
@@ -89,6 +89,7 @@ def _count(number: float | None) -> str:
 
 def _remark(line: Line, w: Wording) -> str:
     said = [w.say("failed")] if line.error is not None else []
+    said += [w.say("unavailable")] if line.unavailable is not None else []
     said += [w.say("collapsed")] if line.collapsed else []
     if line.figures.file_without_masks_bytes is not None:
         said.append(w.say("remark_masks", mb=Value("mb", line.figures.file_without_masks_bytes)))
@@ -115,11 +116,17 @@ def adaptations(result: StudyResult, w: Wording) -> Table:
             column("column_trained", lambda each: Value("count", each.trained_params)),
             column("column_weights", lambda each: Value("mb", each.weights_bytes)),
             column("column_loss", lambda each: Value("number", each.losses[-1] if each.losses else None)),
-            (w.say("column_note"), [w.say("failed") if each.error is not None else "" for each in found]),
+            (w.say("column_note"), [_adapted_remark(each, w) for each in found]),
         ],
         bad=frozenset(name for name, each in zip(names, found, strict=True) if each.error is not None),
         best=frozenset(name for name, each in zip(names, found, strict=True) if each.name == result.base),
     )
+
+
+def _adapted_remark(found: AdaptationResult, w: Wording) -> str:
+    if found.error is not None:
+        return w.say("failed")
+    return "" if found.stopped is None else w.say("stopped", reason=found.stopped)
 
 
 def references(result: StudyResult, choice: Choice, w: Wording) -> Table:

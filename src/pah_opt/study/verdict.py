@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pah_opt.study.choice import tried
+from pah_opt.study.choice import as_good_as_the_best, tried
 from pah_opt.study.messages import Observation, Value
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def base_reason(result: StudyResult) -> Iterator[Observation]:
         return
     best = max(each.top1 for each in found.values())
     tolerance = Value("points", result.study.base_tolerance_pp)
-    near = [e for e in found.values() if 100.0 * (best - e.top1) <= result.study.base_tolerance_pp]
+    near = as_good_as_the_best(list(found.values()), result.study.base_tolerance_pp)
     common: dict[str, Value | str | Observation] = {
         "name": own.name,
         "top1": Value("share", own.top1),

@@ -1,4 +1,7 @@
-"""The folder of a study's report: ``study.json``, ``report.md`` and ``report.html``, each whole or not at all."""
+"""The folder of a study's report: ``study.json``, ``report.md`` and ``report.html``, each whole or not at all.
+
+English is always written; another language stands beside it, as ``report.fr.md`` and ``report.fr.html``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pah_opt.report.markdown import table as markdown_table
 from pah_opt.report.page import page
 from pah_opt.study.choice import choose
 from pah_opt.study.document import Bullets, Heading, Pairs, Paragraph, Plot, document
-from pah_opt.study.messages import Observation, Wording
+from pah_opt.study.messages import LANGUAGES, Observation, Wording
 from pah_opt.study.observations import observations
 from pah_opt.study.tables import Table
 
@@ -33,16 +36,30 @@ WORDS = 16
 def write_study(result: StudyResult, folder: str | PathLike[str], lang: Lang = "en") -> Path:
     """Write everything that is rendered of a study.
 
+    Args:
+        result: what came out.
+        folder: where to write.
+        lang: of another report beside the English one; one that is there already is written anew as well.
+
     Raises:
         MeasurementError: a file cannot be written.
         RecipeError: there is no such language.
     """
-    target, wording = Path(folder), Wording(lang)
-    blocks = document(result, wording)
+    target, asked = Path(folder), Wording(lang).lang
     write(target / "study.json", to_json(result))
-    write(target / "report.md", to_markdown(blocks))
-    write(target / "report.html", to_html(blocks, lang))
+    for each in LANGUAGES:
+        markdown, page_file = report_files(each)
+        if each in (asked, "en") or (target / markdown).exists():
+            blocks = document(result, Wording(each))
+            write(target / markdown, to_markdown(blocks))
+            write(target / page_file, to_html(blocks, each))
     return target
+
+
+def report_files(lang: Lang) -> tuple[str, str]:
+    """Return the names of a report's files in a language."""
+    stem = "report" if lang == "en" else f"report.{lang}"
+    return f"{stem}.md", f"{stem}.html"
 
 
 def to_json(result: StudyResult) -> str:

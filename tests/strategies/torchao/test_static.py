@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from pah_opt.errors import DataError
+from pah_opt import Artifact, Data, Recipe, Step, apply
+from pah_opt.data import TensorSplit
+from pah_opt.errors import AccuracyCollapseError, DataError
 from pah_opt.strategies.torchao.observe import SAMPLE_ROWS, Seen, observe
 from pah_opt.strategies.torchao.static import ALL, ALPHAS, HALF, divisors, fix, naive, rounded_rows
+from pah_opt.testing import tiny_images
 
 
 def seen_of(rows: torch.Tensor, ndim: int = 3) -> Seen:
@@ -38,6 +41,27 @@ def test_outlier_channels_ruin_naive_static_and_not_the_default(
     assert ruined > 0.3
     assert default < ruined / 10
     assert default < dynamic
+
+
+def labelled_by(model: nn.Module, count: int = 240) -> Data:
+    """Images that the model classifies without a mistake: its own answers, balanced, are their labels."""
+    pixels = tiny_images(count, seed=3)
+    with torch.no_grad():
+        model.classifier.bias -= model(pixels).logits.mean(0)
+        labels = model(pixels).logits.argmax(-1)
+    names = [str(index) for index in range(model.config.num_labels)]
+    return Data(TensorSplit(pixels[:40], labels[:40], names), TensorSplit(pixels[40:], labels[40:], names))
+
+
+def test_a_model_that_naive_static_ruins_is_caught_and_the_cause_is_named(outlier_vit: nn.Module) -> None:
+    data = labelled_by(outlier_vit)
+
+    def applied(**parameters: Any) -> Artifact:
+        return apply(outlier_vit, Recipe(steps=[Step.of("torchao", scheme="int8-static", **parameters)]), data)
+
+    with pytest.raises(AccuracyCollapseError, match=r"torchao.*at chance.*per-tensor static int8"):
+        applied(naive=True)
+    assert applied().steps[0].after["held_out_top1"] > 0.8
 
 
 def test_smoothing_alone_helps_against_outliers(

@@ -43,6 +43,23 @@ def test_wrong_channels_are_refused() -> None:
         check_fit(split(shape=(1, 32, 32)), layout_of(tiny_vit(classes=3)))
 
 
+def scaled(largest: float, *, black: int = 0) -> TensorSplit:
+    pixels = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * largest
+    pixels[:black] = 0
+    return TensorSplit(pixels, torch.arange(16) % 3, ("cat", "dog", "emu"), "animals")
+
+
+@pytest.mark.parametrize("black", [0, 5])
+def test_pixels_from_0_to_255_are_refused_even_behind_black_images(black: int) -> None:
+    with pytest.raises(DataError, match=r"images of animals look unscaled: .* up to 25[45].*own processor"):
+        check_fit(scaled(255.0, black=black), layout_of(tiny_vit(classes=3)))
+
+
+@pytest.mark.parametrize("largest", [1.0, 5.0, 19.0])
+def test_pixels_of_any_usual_normalisation_pass(largest: float) -> None:
+    check_fit(scaled(largest), layout_of(tiny_vit(classes=3)))
+
+
 @pytest.mark.parametrize("classes", [2, 10, 1000])
 def test_head_of_another_width_is_refused(classes: int) -> None:
     with pytest.raises(DataError, match=f"has 3 classes .*, the model's head has {classes}: its logits would mean"):

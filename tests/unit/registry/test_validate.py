@@ -11,7 +11,7 @@ from pah_opt.environment import Environment, Obstacle
 from pah_opt.errors import IncompatibleStepsError, Problem, RecipeError, UnknownOptimizerError
 from pah_opt.optimizer import FRESH_TAGS, AnyOptimizer
 from pah_opt.plugins import LoadedPlugin, Plugins
-from pah_opt.registry import CheckedRecipe, Registry, validate
+from pah_opt.registry import CheckedRecipe, Registry, missing_here, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,3 +188,18 @@ def test_an_obstacle_that_a_strategy_names_itself_is_passed_on(
     blocked = changed(name="blocked", available=lambda self, environment: (Obstacle("no compiler", "install gcc"),))
     (problem,) = wrong(Registry.of(Plugins(loaded=(plugin("p", blocked),))), Step.of("blocked"))
     assert (problem.message, problem.remedy) == ("no compiler", "install gcc")
+
+
+def test_for_any_machine_what_this_one_lacks_is_no_mistake(registry: Registry) -> None:
+    steps = (Step.of("quantize", scheme="int8"), Step.of("pack"))
+    assert len(check(registry, *steps, environment=None).steps) == 2
+    assert len(check(registry, Step.of("quantize", scheme="fp8"), environment=None).steps) == 1
+
+
+def test_what_this_machine_lacks_is_named_for_the_steps_own_parameters(registry: Registry) -> None:
+    def lacking(*steps: Step) -> list[str]:
+        return [obstacle.reason for obstacle in missing_here(Recipe(steps=steps), registry, HERE)]
+
+    assert lacking(Step.of("quantize", scheme="int8")) == []
+    assert lacking(Step.of("quantize", scheme="fp8")) == ["needs a CUDA device, and there is none"]
+    assert lacking(Step.of("quantize", scheme="int8"), Step.of("pack")) == ["no-such-library is not installed"]

@@ -69,7 +69,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 def made_result(rows: dict[str, dict[str, Any]], study: dict[str, Any] | None = None, **changes: Any) -> StudyResult:
-    """A result with given figures: ``rows`` maps names to figures, and to ``collapsed``, ``dtypes`` or ``error``."""
+    """A result with given figures: ``rows`` maps names to figures, and to ``collapsed``, ``dtypes``, ``notes``…"""
     read = Study.model_validate(study or study_of({name: {} for name in rows if name != DENSE}))
     results = []
     for name, given in rows.items():
@@ -77,6 +77,7 @@ def made_result(rows: dict[str, dict[str, Any]], study: dict[str, Any] | None = 
         results.append(RowResult(
             name=name, base="full", seed=0, figures=Figures(**figures), collapsed=given.get("collapsed", False),
             linear_dtypes=given.get("dtypes", {"fp32": 4}), error=given.get("error"),
+            unavailable=given.get("unavailable"), notes=given.get("notes", ()),
         ))  # fmt: skip
     adapted = (AdaptationResult(name="full", seed=0, top1=0.97, validation_top1=0.96, seconds=20.0, losses=(2.0, 1.0)),)
     conditions = Conditions(

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from tests.unit.study.conftest import DENSE_FIGURES, made_result, study_of
 
+from pah_opt.study.choice import choose
 from pah_opt.study.messages import Wording
 from pah_opt.study.observations import observations
 
@@ -108,5 +109,48 @@ def test_sentences_carry_the_measured_figures() -> None:
     assert "Stored without its zeros, row (50.0 % zeros) takes 45.0 MB instead of 80.0 MB." in told
 
 
-def test_a_failed_row_says_nothing() -> None:
-    assert keys({"row": {"error": "it broke"}}, dense={"j_per_image": 0.1}) == set()
+@pytest.mark.parametrize("why", ["error", "unavailable"])
+def test_a_row_that_did_not_run_says_nothing(why: str) -> None:
+    assert keys({"row": {why: "it broke"}}, dense={"j_per_image": 0.1}) == set()
+
+
+def test_the_library_is_said_to_have_warned_only_where_it_did() -> None:
+    def cause(**given: Any) -> str:
+        result = made_result({"dense": DENSE_FIGURES, "row": {**SPARSE, "collapsed": True, **given}})
+        return next(each.values["cause"].key for each in observations(result) if each.key == "collapsed_row")  # type: ignore[union-attr]
+
+    assert cause(notes=("step 1 (magnitude-pruning): the model is at chance",)) == "cause_steps"
+    assert cause() == "cause_unknown"
+
+
+def test_zeros_alone_save_nothing_is_said_of_a_file_as_large_as_the_dense_one() -> None:
+    masked = {**SPARSE, "file_bytes": 160e6, "file_without_masks_bytes": 80e6}
+    assert "masks_double" in keys({"row": masked}, asked={"row": MASKED})
+    smaller = keys({"row": {**masked, "file_without_masks_bytes": 60e6}}, asked={"row": MASKED})
+    assert smaller & {"masks_double", "masks_grow"} == {"masks_grow"}
+
+
+EDGE = {"s": (100.0 * (0.96 - 0.95), 1.0), "q": (100.0 * (0.96 - 0.955), 0.5)}
+"""Losses of two and of one of 200 images, which floats leave a trace above their limits."""
+
+
+def test_a_row_exactly_at_its_limit_keeps_it() -> None:
+    assert all(lost > limit for lost, limit in EDGE.values()), "no edge is tested"
+    assert "sparsity_bearable" in keys({"row": {**SPARSE, "top1_drop_pp": EDGE["s"][0]}})
+    assert "structured_pays" in keys({"row": {**CUT, "top1_drop_pp": EDGE["s"][0]}}, topic="structured")
+    assert "structured_too_much" not in keys({"row": {**CUT, "top1_drop_pp": EDGE["s"][0]}}, topic="structured")
+    assert "int8_holds" in keys({"row": {**INT8, "top1_drop_pp": EDGE["q"][0]}}, topic="quantization")
+    assert "combination_smallest" in keys({"row": {**INT8, "top1_drop_pp": EDGE["s"][0]}}, topic="combinations")
+
+
+def test_a_loss_exactly_at_the_limit_is_no_damage() -> None:
+    rows = {"row": {**DENSE_FIGURES, "top1_drop_pp": EDGE["s"][0]}}
+    assert "damaged_row" not in keys(rows, asked={"row": WRONG_INPUT})
+    assert "int8_breaks" not in keys(rows, asked={"row": STATIC}, topic="quantization")
+
+
+def test_the_choice_and_the_observations_agree_at_the_limit() -> None:
+    rows = {"row": {**SPARSE, "top1_drop_pp": EDGE["s"][0]}}
+    result = made_result({"dense": DENSE_FIGURES, **rows}, study_of({"row": {}}))
+    assert "row" in choose(result).scores
+    assert "sparsity_bearable" in {each.key for each in observations(result)}

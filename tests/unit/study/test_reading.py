@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,20 @@ def test_a_default_of_one_scheme_is_left_out_of_steps_with_another() -> None:
     found = {row.name: study.recipe(row, 0).steps[0].parameters for row in study.rows()}
     assert found["dynamic"] == {"images": 64}
     assert found["static"] == {"scheme": "int8-static", "smooth": 0.7, "images": 64}
+
+
+def test_a_row_changes_one_nested_default_and_keeps_the_others() -> None:
+    qat = {"use": "torchao", "with": {"scheme": "int8-qat", "training": {"lr": 0.001}}}
+    data = study_of({"a": {"steps": [qat]}})
+    study = read_study({**data, "defaults": {"torchao": {"training": {"steps": 7, "lr": 0.5}}}})
+    step = study.recipe(next(study.rows()), 0).steps[0]
+    assert step.parameters["training"] == {"steps": 7, "lr": 0.001}
+
+
+@pytest.mark.parametrize("name", [path.name for path in EXAMPLES.glob("*.yaml")])
+def test_the_studies_to_read_are_those_that_come_with_the_library(name: str) -> None:
+    packaged = files("pah_opt.study") / "studies" / name
+    assert packaged.read_text(encoding="utf-8") == (EXAMPLES / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("source", [*packaged_studies(), *sorted(map(str, EXAMPLES.glob("*.yaml")))])

@@ -13,12 +13,16 @@ from typing import Any
 import pytest
 from tests.unit.study.conftest import MINI
 
+from pah_opt.environment import Environment
 from pah_opt.errors import ArtifactError, PahOptError, RecipeError
+from pah_opt.progress import Progress
 from pah_opt.storage.lock import locked
+from pah_opt.study import bench, naive
 from pah_opt.study.reading import read_study
 from pah_opt.study.results import StudyResult
 from pah_opt.study.running import planned_cells, run_study
 
+REAL_DYNAMIC_INT8 = naive._dynamic_int8
 EXACT = ("top1", "top1_drop_pp", "file_bytes", "size_x", "params", "sparsity_pct", "macs")
 """Figures that do not depend on how busy the machine is."""
 
@@ -87,6 +91,44 @@ def test_a_failing_cell_is_recorded_and_does_not_stop_the_others(mini: tuple[Pat
     assert "99" in result.failures["too-many on full, seed 0"]
     assert {row.name for row in result.rows if row.error is None} == {"dense", "zeros-20", "zeros-40", "zeros-60"}
     assert "too-many" in (mini[0] / "report.md").read_text(encoding="utf-8").partition("Cells that failed")[2]
+
+
+def test_a_row_that_this_machine_cannot_run_is_told_apart_from_a_failure(
+    mini: tuple[Path, StudyResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where torch's eager tool does not run, and where an optional library is missing."""
+    monkeypatch.setattr(bench, "Environment", lambda: Environment(versions={"bitsandbytes": "0.1"}))
+    monkeypatch.setattr(naive, "_dynamic_int8", lambda model, test: REAL_DYNAMIC_INT8(model.to("meta"), test))
+    study = changed()
+    study["sections"][0]["rows"] += [
+        {"name": "eager", "version": "V1", "naive": "dynamic-int8"},
+        {"name": "bnb", "steps": [{"use": "bitsandbytes", "with": {"scheme": "nf4"}}]},
+    ]
+    result = run_study(study, mini[0])
+    assert result.failures == {}
+    assert result.complete
+    assert "runs on the CPU only" in result.unavailable["eager"]
+    assert "bitsandbytes 0.1 is installed" in result.unavailable["bnb"]
+    assert exact(mini[1]) == {name: figures for name, figures in exact(result).items() if name not in ("eager", "bnb")}
+    assert (mini[0] / "report.md").read_text(encoding="utf-8").count("not available here") >= 2
+
+
+def test_how_much_time_is_left_is_told_once_a_cell_was_computed(mini: tuple[Path, StudyResult]) -> None:
+    class Recorder(Progress):
+        def __init__(self) -> None:
+            self.told: list[str] = []
+
+        def message(self, text: str) -> None:
+            self.told.append(text)
+
+    recorder = Recorder()
+    study = changed()
+    too_many = {"name": "too-many", "steps": [{"use": "depth-pruning", "with": {"count": 99}}]}
+    study["sections"][0]["rows"].insert(0, too_many)
+    run_study(study, mini[0], progress=recorder)
+    rows = [text for text in recorder.told if text.startswith("rows: ")]
+    assert rows[:2] == ["rows: 1 of 5", "rows: 2 of 5"]
+    assert [text.partition(", ")[2] for text in rows[2:]] == ["about 1 min left"] * 3
 
 
 def test_a_study_whose_adaptations_all_fail_says_why_and_still_writes_its_report(tmp_path: Path) -> None:

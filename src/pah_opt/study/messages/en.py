@@ -29,9 +29,14 @@ MESSAGES: dict[str, str] = {
     "column_params": "parameters, millions", "column_source": "source", "column_room": "room for the file, MB",
     "column_loss": "last loss",
     "this_study": "this study: {name}", "measured_here": "measured here, {images} test images",
-    "collapsed": "at chance", "failed": "failed", "naive": "V1", "library": "V2",
+    "collapsed": "at chance", "failed": "failed", "unavailable": "not available here", "stopped": "stopped: {reason}",
+    "naive": "V1", "library": "V2",
     "remark_masks": "masks removed: {mb}", "remark_spread": "over seeds: {points} between highest and lowest",
-    "loss_of": "Loss of {name}", "axis_step": "part of the training, %", "axis_loss": "loss",
+    "loss_of": "Loss of {name}", "accuracy_of": "Accuracy of {name} on validation images",
+    "accuracy_seen_of": "Accuracy of {name} on training images, as seen while training", "axis_epoch": "epoch",
+    "pictures": "Loss and accuracy over training as pictures, beside this report: {files}.",
+    "picture": "{name}: {path}",
+    "axis_step": "part of the training, %", "axis_loss": "loss",
     "plot_size": "Accuracy against size", "plot_latency": "Accuracy against latency",
     "plot_energy": "Accuracy against energy", "axis_size": "size, MB", "axis_latency": "latency, dense = 1",
     "axis_energy": "energy of an image, dense = 1", "axis_top1": "top-1, %",
@@ -53,6 +58,8 @@ MESSAGES: dict[str, str] = {
     "{quick_top1} and {slow_top1}.",
     "masks_double": "With its masks left in, the file of {row} has {mb}, {x} the dense {dense}; with them removed it "
     "still has {removed}: zeros alone save nothing.",
+    "masks_grow": "With its masks left in, the file of {row} has {mb}, {x} the dense {dense}; with them removed it has "
+    "{removed}.",
     "zeros_stored": "Stored without its zeros, {row} ({zeros} zeros) takes {mb} instead of {dense}.",
     "zeros_no_faster": "Zeros bring no speed-up: rows with zeros alone ({n}) run at {x} the dense speed (median), "
     "because dense kernels multiply zeros like any other number.",
@@ -83,7 +90,10 @@ MESSAGES: dict[str, str] = {
     "cause_dynamic-int8": "Cause: every layer was quantized, the classifier too.",
     "cause_static": "Cause: one scale for each whole weight and activation. The library uses a scale for each channel "
     "and smooths outliers.",
-    "cause_steps": "The library warned of it when it happened: a recover step, or a lower ratio, is needed.",
+    "cause_steps": "The library warned of it when it happened (see the notes): a recover step, or a lower ratio, is "
+    "needed.",
+    "cause_unknown": "No step was seen to bring it there while it was made; a recover step, or a lower ratio, may "
+    "help.",
     "damaged_row": "{row} loses {points} without a change of a single weight. {cause}",
     "within_noise": "The difference from the dense model is no more than chance explains on {images} images for: "
     "{rows}.",
@@ -114,7 +124,7 @@ MESSAGES: dict[str, str] = {
     "place_caution": "Published figures are on whole test sets, of models adapted with all training images; here "
     "{test} test images and {train} training images were used.",
     "nothing_fits": "no row fits",
-    "language_note": "Messages of errors are quoted as they were raised.",
+    "language_note": "Messages of the library are quoted as they were raised.", "named_note": "{name}: {note}",
     "condition_versions": "software", "condition_data": "images", "condition_model": "model",
     "condition_device": "device", "condition_date": "measured", "condition_seeds": "seeds",
     "device_words": "{device}, threads: {threads}", "data_words": "{data}: {train} for training, {test} for testing",

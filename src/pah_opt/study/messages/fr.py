@@ -30,9 +30,15 @@ MESSAGES: dict[str, str] = {
     "column_params": "paramètres, millions", "column_source": "référence", "column_room": "place du fichier, Mo",
     "column_loss": "dernière perte",
     "this_study": "cette étude : {name}", "measured_here": "mesuré ici, {images} images de test",
-    "collapsed": "au hasard", "failed": "échec", "naive": "V1", "library": "V2",
+    "collapsed": "au hasard", "failed": "échec", "unavailable": "non disponible ici", "stopped": "arrêt : {reason}",
+    "naive": "V1", "library": "V2",
     "remark_masks": "masques retirés : {mb}", "remark_spread": "entre graines : {points} d'amplitude",
-    "loss_of": "Perte de {name}", "axis_step": "part de l'entraînement, %", "axis_loss": "perte",
+    "loss_of": "Perte de {name}", "accuracy_of": "Exactitude de {name} sur les images de validation",
+    "accuracy_seen_of": "Exactitude de {name} sur les images d'entraînement, vue en cours de route",
+    "axis_epoch": "époque",
+    "pictures": "Perte et exactitude au fil de l'entraînement en images, à côté de ce rapport : {files}.",
+    "picture": "{name} : {path}",
+    "axis_step": "part de l'entraînement, %", "axis_loss": "perte",
     "plot_size": "Exactitude selon la taille", "plot_latency": "Exactitude selon la latence",
     "plot_energy": "Exactitude selon l'énergie", "axis_size": "taille, Mo", "axis_latency": "latence, dense = 1",
     "axis_energy": "énergie d'une image, dense = 1", "axis_top1": "top-1, %",
@@ -54,6 +60,8 @@ MESSAGES: dict[str, str] = {
     "{quick_top1} et {slow_top1}.",
     "masks_double": "Avec ses masques, le fichier de {row} fait {mb}, {x} les {dense} du modèle dense ; sans eux il "
     "fait encore {removed} : des zéros seuls n'économisent rien.",
+    "masks_grow": "Avec ses masques, le fichier de {row} fait {mb}, {x} les {dense} du modèle dense ; sans eux il fait "
+    "{removed}.",
     "zeros_stored": "Enregistré sans ses zéros, {row} ({zeros} de zéros) prend {mb} au lieu de {dense}.",
     "zeros_no_faster": "Les zéros n'accélèrent rien : les lignes qui n'ont que des zéros ({n}) vont à {x} la "
     "vitesse du modèle dense (médiane), car les noyaux denses multiplient les zéros comme tout autre nombre.",
@@ -83,7 +91,10 @@ MESSAGES: dict[str, str] = {
     "cause_dynamic-int8": "Cause : toutes les couches sont quantifiées, le classifieur aussi.",
     "cause_static": "Cause : une seule échelle par poids et par activation. La bibliothèque en prend une par canal et "
     "lisse les valeurs extrêmes.",
-    "cause_steps": "La bibliothèque l'a signalé sur le moment : il faut une étape de récupération ou un taux moindre.",
+    "cause_steps": "La bibliothèque l'a signalé sur le moment (voir les remarques) : il faut une étape de récupération "
+    "ou un taux moindre.",
+    "cause_unknown": "Aucune étape n'a été vue y menant pendant la préparation ; une étape de récupération, ou un taux "
+    "moindre, peut aider.",
     "damaged_row": "{row} perd {points} sans qu'aucun poids ait changé. {cause}",
     "within_noise": "L'écart au modèle dense ne dépasse pas ce que le hasard explique sur {images} images pour : "
     "{rows}.",
@@ -114,7 +125,7 @@ MESSAGES: dict[str, str] = {
     "place_caution": "Les résultats publiés portent sur des jeux de test entiers, pour des modèles adaptés avec toutes "
     "les images d'entraînement ; ici, {test} images de test et {train} d'entraînement ont servi.",
     "nothing_fits": "rien ne tient",
-    "language_note": "Les messages d'erreur sont cités tels quels.",
+    "language_note": "Les messages de la bibliothèque sont cités tels quels.", "named_note": "{name} : {note}",
     "condition_versions": "logiciels", "condition_data": "données", "condition_model": "modèle",
     "condition_device": "appareil", "condition_date": "mesuré le", "condition_seeds": "graines",
     "device_words": "{device}, fils d'exécution : {threads}",
