@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from pah_opt.environment import Backend
-from pah_opt.optimizer import Effect, Goal, Needs, Optimizer
+from pah_opt.optimizer import Effect, Goal, Needs, Optimizer, Tags
 from pah_opt.strategies.structured.config import (
     FROM_DATA,
     FROM_GRADIENTS,
@@ -39,6 +39,10 @@ class Remover(Optimizer[ConfigT]):
     """A strategy that takes whole parts out of a model; a subclass says which ones, and how."""
 
     goal: ClassVar[Goal] = "both"
+
+    def tags(self, config: ConfigT) -> Tags:
+        """A fresh model without zeros on purpose: cutting leaves other shares of them, and repairs fill them again."""
+        return Tags(excludes=frozenset({"weights:sparse"}))
 
     def expects(self, config: ConfigT) -> Effect:
         """Return the effect: parameters and bytes fall; blocks that stay may be numbered anew."""
