@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pah_opt.layout import Layout
+    from pah_opt.optimizer import Needs
     from pah_opt.splits import Split
 
 __all__ = [
@@ -55,13 +56,27 @@ def enough_images(split: Split | None, count: int, purpose: str) -> Split:
     Raises:
         DataError: there are none, or too few to say anything.
     """
+    return evenly_spaced(_not_too_few(split, purpose), max(count, FEWEST_IMAGES))
+
+
+def check_supply(split: Split | None, needs: Needs, purpose: str) -> None:
+    """Check that a step has enough of the calibration images it looks at; optional ones only where there are any.
+
+    Raises:
+        DataError: there are none, or too few to say anything.
+    """
+    if needs.calibration or needs.labels or (needs.optional_calibration and split is not None):
+        _not_too_few(split, purpose)
+
+
+def _not_too_few(split: Split | None, purpose: str) -> Split:
     found = 0 if split is None else len(split)
     if split is None or found < FEWEST_IMAGES:
         raise DataError(
             f"{purpose} needs at least {FEWEST_IMAGES} calibration images and has {found}; "
             "pass data with more training images"
         )
-    return evenly_spaced(split, max(count, FEWEST_IMAGES))
+    return split
 
 
 def has_enough_images(split: Split | None) -> bool:
