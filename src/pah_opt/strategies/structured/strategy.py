@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from pah_opt.environment import Backend
@@ -52,6 +53,18 @@ class Remover(Optimizer[ConfigT]):
         """Return what the importance and the repair need."""
         return _needs(config.importance, config.repair)
 
+    def apply(self, model: nn.Module, config: ConfigT, context: Context) -> nn.Module:
+        """Cut in place, once there are enough of the images to look at."""
+        from pah_opt.models.calibration import check_supply
+
+        if not context.planning:
+            check_supply(context.calibration, self.needs(config), self.name)
+        return self.cut(model, config, context)
+
+    @abstractmethod
+    def cut(self, model: nn.Module, config: ConfigT, context: Context) -> nn.Module:
+        """Choose, repair and cut in place; return ``model``."""
+
 
 class StructuredPruning(Remover[StructuredConfig]):
     """Remove attention heads, head dimensions and hidden units."""
@@ -72,7 +85,7 @@ class StructuredPruning(Remover[StructuredConfig]):
 
         return problems(model, config, context)
 
-    def apply(self, model: nn.Module, config: StructuredConfig, context: Context) -> nn.Module:
+    def cut(self, model: nn.Module, config: StructuredConfig, context: Context) -> nn.Module:
         """Prune every block in place."""
         from pah_opt.strategies.structured.prune import prune
 
@@ -100,7 +113,7 @@ class DepthPruning(Remover[DepthConfig]):
 
         return problems(model, config, context)
 
-    def apply(self, model: nn.Module, config: DepthConfig, context: Context) -> nn.Module:
+    def cut(self, model: nn.Module, config: DepthConfig, context: Context) -> nn.Module:
         """Remove blocks in place."""
         from pah_opt.strategies.structured.depth import remove
 
@@ -125,7 +138,7 @@ class WidthPruning(Remover[WidthConfig]):
 
         return problems(model, config, context)
 
-    def apply(self, model: nn.Module, config: WidthConfig, context: Context) -> nn.Module:
+    def cut(self, model: nn.Module, config: WidthConfig, context: Context) -> nn.Module:
         """Cut the embedding in place."""
         from pah_opt.strategies.structured.width import narrow
 
