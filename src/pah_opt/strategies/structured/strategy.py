@@ -55,7 +55,7 @@ class Remover(Optimizer[ConfigT]):
 
     def apply(self, model: nn.Module, config: ConfigT, context: Context) -> nn.Module:
         """Cut in place, once there are enough of the images to look at."""
-        from pah_opt.models.calibration import check_supply
+        from pah_opt.models.supply import check_supply
 
         if not context.planning:
             check_supply(context.calibration, self.needs(config), self.name)

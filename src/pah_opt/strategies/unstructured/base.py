@@ -36,7 +36,7 @@ class ZeroMaker(Optimizer[TargetT]):
         """Prune the chosen layers and report the zeros; a dry run changes nothing, as shapes stay."""
         if context.planning:
             return model
-        from pah_opt.models.calibration import check_supply
+        from pah_opt.models.supply import check_supply
         from pah_opt.strategies.unstructured.record import record_zeros, zeros_of
 
         check_supply(context.calibration, self.needs(config), self.name)

@@ -56,7 +56,7 @@ class GradualPruning(Optimizer[GradualConfig]):
         """Alternate pruning and training; report the rounds and the zeros at the end."""
         if context.planning:
             return model
-        from pah_opt.models.calibration import check_supply
+        from pah_opt.models.supply import check_supply
         from pah_opt.strategies.unstructured.gradual import prune_gradually
         from pah_opt.strategies.unstructured.record import record_zeros, zeros_of
 

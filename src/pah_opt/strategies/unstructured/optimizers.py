@@ -188,7 +188,7 @@ class SemiStructured(Optimizer[SemiStructuredConfig]):
         """Make the zeros, report them, then store the layers that the kernels can take."""
         if context.planning:
             return model
-        from pah_opt.models.calibration import check_supply
+        from pah_opt.models.supply import check_supply
         from pah_opt.strategies.unstructured.semi_structured import make_semi_structured
 
         check_supply(context.calibration, self.needs(config), self.name)
