@@ -10,7 +10,8 @@ State tags that the built-in strategies use (a plugin may add its own):
 ``weights:float``   linear weights are plain floating-point tensors (a fresh model has this)
 ``graph:eager``     modules can still be inspected and replaced (a fresh model has this)
 ``shapes:free``     widths may still change (a fresh model has this)
-``weights:sparse``  weights hold zeros on purpose; later training must keep them
+``weights:sparse``  weights hold zeros on purpose; later training must keep them, and steps that cut or refit layers
+                    exclude it, because the zeros would be lost
 ``linear:int8``     linear weights are stored as int8 (likewise ``linear:int4``, ``linear:fp8``, …)
 ``linear:2:4``      linear weights are stored in the 2:4 format of sparse tensor cores
 ``dtype:bf16``      floating-point tensors are bfloat16 (likewise ``dtype:fp16``)
@@ -77,11 +78,21 @@ class Tags:
         requires: tags the model must have before.
         provides: tags it has after.
         removes: tags it no longer has after.
+        excludes: tags the model must not have before, because the step would undo what they stand for.
     """
 
     requires: frozenset[str] = FRESH_TAGS
     provides: frozenset[str] = frozenset()
     removes: frozenset[str] = frozenset()
+    excludes: frozenset[str] = frozenset()
+
+    def admits(self, now: frozenset[str]) -> bool:
+        """Tell whether the step can start on a model with the tags ``now``."""
+        return self.requires <= now and not self.excludes & now
+
+    def after(self, now: frozenset[str]) -> frozenset[str]:
+        """Return the tags of a model that had ``now`` before the step."""
+        return (now - self.removes) | self.provides
 
 
 @dataclass(frozen=True)

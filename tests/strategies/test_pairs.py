@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from pah_opt.adapt.snapshots import digest_of
 from pah_opt.artifact import Artifact
 from pah_opt.data import TensorSplit
 from pah_opt.environment import Environment
-from pah_opt.errors import RecipeError
-from pah_opt.models import logits_of
-from pah_opt.models.state import state_tags
+from pah_opt.errors import IncompatibleStepsError, RecipeError
+from pah_opt.layout import Layout
+from pah_opt.measure.tensors import dense_values
+from pah_opt.models import find_adapter, logits_of
+from pah_opt.models.state import is_compiled, state_tags
 from pah_opt.optimizer import AnyOptimizer, OptimizerConfig, Tags
 from pah_opt.registry import default_registry
 from pah_opt.registry.needs import Supply
@@ -38,6 +41,7 @@ QUICKER: dict[str, dict[str, Any]] = {
     "recover": {"steps": 1},
     "gradual-pruning": {"steps": 1, "rounds": 2},
     "compile": {"backend": "eager"},
+    "semi-structured": {"kernels": "pattern"},  # kernels want widths in multiples of 64: nothing is left to cut before
     "torchao int4-weight-only": {"group_size": 16},
     "torchao int8-qat": {"training": {"steps": 1}},
     # Repair asks for widths in whole blocks, which a tiny model cannot be pruned to.
@@ -81,9 +85,8 @@ def _steps() -> dict[str, Step]:
 
 STEPS = _steps()
 # Capturing a graph takes longer than all the rest, so of several schemes only the first is compiled (the others are in
-# tests/strategies/torchao), and of the strategies that change nothing but values only magnitude-pruning.
-ONLY_VALUES = {"unstructured-pruning", "wanda", "sparsegpt", "semi-structured", "gradual-pruning", "recover"}
-COMPILED = {step.use: label for label, step in reversed(STEPS.items()) if step.use not in ONLY_VALUES}
+# tests/strategies/torchao).
+COMPILED = {step.use: label for label, step in reversed(STEPS.items())}
 PAIRS = [(first, second) for first in STEPS for second in STEPS if second != "compile" or first in COMPILED.values()]
 HERE = Environment()
 
@@ -111,6 +114,12 @@ def data() -> Data:
     return Data(test=split(10, 1), train=split(40, 0))
 
 
+@pytest.fixture(scope="module")
+def alone(dense: nn.Module, data: Data) -> Callable[[str], nn.Module]:
+    """Make what one step leaves; each is made once."""
+    return cache(lambda label: run(dense, data, label).model)
+
+
 def tags_of(label: str) -> Tags:
     optimizer, config = parts(label)
     return optimizer.tags(config)
@@ -129,9 +138,56 @@ def runs_here(label: str) -> bool:
 def fits(first: str, second: str, model: nn.Module) -> bool:
     """Tell whether a pair has to compose: both run here, and tags and model leave the second step something to do."""
     start = state_tags(model)
-    between = (start - tags_of(first).removes) | tags_of(first).provides
-    ordered = tags_of(first).requires <= start and tags_of(second).requires <= between
+    ordered = tags_of(first).admits(start) and tags_of(second).admits(tags_of(first).after(start))
     return ordered and runs_here(first) and runs_here(second) and (first, second) not in REFUSED_FOR_THIS_MODEL
+
+
+def remedy(first: str, second: str, model: nn.Module) -> str:
+    """Return what a refusal by tags has to advise."""
+    start, (one, other) = state_tags(model), (tags_of(first), tags_of(second))
+    if other.admits(start) and one.admits(other.after(start)):
+        return f"this order works: {STEPS[second].use}, {STEPS[first].use}"
+    return "no order of these steps works: leave one of them out"
+
+
+def lost_effects(label: str, artifact: Artifact, alone: nn.Module) -> list[str]:
+    """Return what the first step promised and the final model no longer has.
+
+    Args:
+        label: of the first step.
+        artifact: what both steps made.
+        alone: what the first step makes by itself.
+    """
+    optimizer, config = parts(label)
+    effect, before, after = optimizer.expects(config), artifact.steps[0].before, artifact.steps[-1].after
+    kept = {
+        "parameters": not effect.fewer_parameters or after["params"] < before["params"],
+        "bytes": not effect.fewer_bytes or after["weights_bytes"] < before["weights_bytes"],
+        "type": effect.linear_dtype is None or effect.linear_dtype in after["linear_dtypes"],
+        "zeros": effect.zeros_at_least is None or zeros_are_kept(alone, artifact.model),
+        "input size": label != "input-size" or layout_of(artifact.model).image_size == layout_of(alone).image_size,
+        "compiled": is_compiled(artifact.model) or not is_compiled(alone),
+        "tags": tags_of(label).provides <= artifact.tags,
+    }
+    return [name for name, holds in kept.items() if not holds]
+
+
+def zeros_are_kept(before: nn.Module, after: nn.Module) -> bool:
+    """Tell whether each zero weight of one model is zero in the other, however weights are stored there."""
+    return all(bool((now[then == 0] == 0).all()) for then, now in zip(weights(before), weights(after), strict=True))
+
+
+def weights(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the weights of the linear layers in the blocks, those of query, key and value as one."""
+    for block in layout_of(model).blocks:
+        attention, mlp = block.attention, block.mlp
+        projections = dict.fromkeys((attention.query, attention.key, attention.value))
+        for paths in (projections, (attention.output,), (mlp.fc1,), (mlp.fc2,)):
+            yield torch.cat([dense_values(model.get_submodule(path).weight).detach() for path in paths])
+
+
+def layout_of(model: nn.Module) -> Layout:
+    return find_adapter(model, default_registry().adapters).layout(model)
 
 
 def content(model: nn.Module) -> str:
@@ -152,12 +208,14 @@ def run(dense: nn.Module, data: Data, *labels: str) -> Artifact:
 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=[f"{first}, {second}" for first, second in PAIRS])
 def test_a_pair_comes_back_from_disk_bit_for_bit_or_is_refused_before_any_change(
-    first: str, second: str, dense: nn.Module, data: Data, tmp_path: Path
+    first: str, second: str, dense: nn.Module, data: Data, alone: Callable[[str], nn.Module], tmp_path: Path
 ) -> None:
     before = content(dense)
     if not fits(first, second, dense):
-        with pytest.raises(RecipeError, match=STEPS[second].use if runs_here(first) else STEPS[first].use):
+        with pytest.raises(RecipeError, match=STEPS[second].use if runs_here(first) else STEPS[first].use) as refused:
             run(dense, data, first, second)
+        if isinstance(refused.value, IncompatibleStepsError):
+            assert remedy(first, second, dense) in str(refused.value)
         assert content(dense) == before
         return
     torch._dynamo.reset()
@@ -165,6 +223,7 @@ def test_a_pair_comes_back_from_disk_bit_for_bit_or_is_refused_before_any_change
     wanted = logits(artifact.model)
     assert wanted.shape == (2, 10)
     assert torch.isfinite(wanted).all()
+    assert lost_effects(first, artifact, alone(first)) == []
     assert torch.equal(logits(pah_opt.load(artifact.save(tmp_path / "pair"), verify=True).model), wanted)
     assert content(dense) == before
 

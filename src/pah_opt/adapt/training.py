@@ -21,7 +21,7 @@ from pah_opt.models.zeros import ZeroKeeper
 from pah_opt.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     import torch
     from torch import nn
@@ -41,7 +41,7 @@ def fit(
     adapter: ModelAdapter,
     validation: Split | None = None,
     teacher: nn.Module | None = None,
-    keep_zeros: bool = True,
+    keep_zeros: bool | Collection[str] = True,
     checkpoint: str | Path | None = None,
     checkpoint_steps: int | None = None,
     checkpoint_seconds: float | None = None,
@@ -62,7 +62,8 @@ def fit(
         adapter: takes logits out of outputs, and knows the blocks.
         validation: images to judge each epoch by; the best epoch's weights are kept. Needed for ``early_stop``.
         teacher: a model of the same family to learn from, when the settings distil.
-        keep_zeros: weights that are zero on purpose (in layers pruned before) stay zero.
+        keep_zeros: weights that are zero stay zero, except in linear layers of nothing but zeros, which are new; or the
+            paths of the linear layers whose zeros stay.
         checkpoint: folder for the state of the training: written after each epoch, and where it is there, training goes
             on from it, with the same result as without the interruption.
         checkpoint_steps: write it after so many updates too.
@@ -92,7 +93,7 @@ def fit(
         processes = Processes(device, job.settings.mixed_precision)
         stack.enter_context(processes.holding(model))
         if keep_zeros:
-            stack.enter_context(ZeroKeeper(model))
+            stack.enter_context(ZeroKeeper(model, None if keep_zeros is True else keep_zeros))
         objective = _objective(stack, job, teacher, processes.device)
         if job.settings.checkpointing:
             stack.enter_context(recomputed_blocks(model, job.block_paths()))

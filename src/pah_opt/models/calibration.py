@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pah_opt.errors import DataError, UnsupportedModelError
 from pah_opt.models.covariance import Covariance
+from pah_opt.models.supply import enough_images, evenly_spaced, has_enough_images
 from pah_opt.models.watching import first_output, watching_inputs, watching_outputs
 from pah_opt.progress import Progress
 
@@ -35,39 +36,12 @@ __all__ = [
     "check_images",
     "checked_pixels",
     "collect_inputs_covariance",
+    "enough_images",
     "evenly_spaced",
+    "has_enough_images",
     "watching_inputs",
     "watching_outputs",
 ]
-
-FEWEST_IMAGES = 8
-"""With fewer calibration images, what is seen says little about other images."""
-
-
-def evenly_spaced(split: Split, count: int) -> Split:
-    """Return at most ``count`` images of a split, spread evenly over its order."""
-    total = len(split)
-    return split if total <= count else split.subset([position * total // count for position in range(count)])
-
-
-def enough_images(split: Split | None, count: int, purpose: str) -> Split:
-    """Return at most ``count`` images of a split.
-
-    Raises:
-        DataError: there are none, or too few to say anything.
-    """
-    found = 0 if split is None else len(split)
-    if split is None or found < FEWEST_IMAGES:
-        raise DataError(
-            f"{purpose} needs at least {FEWEST_IMAGES} calibration images and has {found}; "
-            "pass data with more training images"
-        )
-    return evenly_spaced(split, max(count, FEWEST_IMAGES))
-
-
-def has_enough_images(split: Split | None) -> bool:
-    """Tell whether there are calibration images, and not too few to say anything."""
-    return split is not None and len(split) >= FEWEST_IMAGES
 
 
 def calibration_batches(split: Split | None, layout: Layout, batch_size: int, like: Tensor) -> Iterator[Tensor]:

@@ -37,6 +37,24 @@ def groups(layout: Layout) -> dict[str, frozenset[str]]:
     return dict(zip(GROUPS, members, strict=True))
 
 
+def by_role(layout: Layout, paths: Iterable[str]) -> list[list[str]]:
+    """Group layers that do the same in every block, each group in the order given.
+
+    The roles are: query, key and value together, attention output, first feed-forward layer, its gate, second
+    feed-forward layer, classifiers. A layer without one of them is alone.
+    """
+    roles: dict[str, str] = dict.fromkeys(layout.classifiers, "classifier")
+    for block in layout.blocks:
+        attention, mlp = block.attention, block.mlp
+        roles |= dict.fromkeys((attention.query, attention.key, attention.value), "qkv")
+        roles |= {attention.output: "attention-output", mlp.fc1: "fc1", mlp.fc2: "fc2"}
+        roles |= {} if mlp.gate is None else {mlp.gate: "gate"}
+    grouped: dict[str, list[str]] = {}
+    for path in paths:
+        grouped.setdefault(roles.get(path, path), []).append(path)
+    return list(grouped.values())
+
+
 def all_linears(model: nn.Module, layout: Layout) -> dict[str, nn.Linear]:
     """Return every linear layer inside the blocks, then the classifiers, by path, in the order of the model."""
     within = tuple(f"{block.path}." for block in layout.blocks)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 SPARSE_SHARE = 0.01
-"""From this share of exact zeros on, a weight counts as pruned: training alone leaves next to none."""
+"""From this share of exact zeros on, a model of unknown origin counts as pruned: training alone leaves next to none."""
 
 
 def zero_share(weight: Tensor) -> float:
@@ -33,6 +33,22 @@ def sparse_linears(model: nn.Module) -> list[str]:
     """
     linears = ((path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear))
     return [path for path, module in linears if SPARSE_SHARE <= zero_share(module.weight.detach()) < 1.0]
+
+
+def zeroed_linears(model: nn.Module, inside: Iterable[str] = ()) -> list[str]:
+    """Return the paths of linear layers that hold any exact zero, in order.
+
+    However few there are, they may be there on purpose, and to hold a chance one or two costs nothing. A layer of
+    nothing but zeros was initialised so, and is left out, unless it lies inside the modules named.
+
+    Args:
+        model: any model.
+        inside: modules, such as the blocks of a trained model, in which only pruning leaves a whole layer of zeros.
+    """
+    trained = tuple(f"{path}." for path in inside)
+    linears = ((path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear))
+    shares = {path: zero_share(module.weight.detach()) for path, module in linears}
+    return [path for path, share in shares.items() if share > 0.0 and (share < 1.0 or path.startswith(trained))]
 
 
 class ZeroKeeper:
@@ -52,7 +68,7 @@ class ZeroKeeper:
 
     Args:
         model: the model that is trained.
-        paths: linear layers whose zeros are kept; by default :func:`sparse_linears`.
+        paths: linear layers whose zeros are kept; by default :func:`zeroed_linears`.
 
     Raises:
         UnsupportedModelError: a path has no weight tensor (on entering the block).
@@ -62,7 +78,7 @@ class ZeroKeeper:
     """
 
     def __init__(self, model: nn.Module, paths: Iterable[str] | None = None) -> None:
-        self.paths = tuple(sparse_linears(model) if paths is None else paths)
+        self.paths = tuple(zeroed_linears(model) if paths is None else paths)
         self._model = model
         self._zeros: dict[str, Tensor] = {}
         self._handle: RemovableHandle | None = None

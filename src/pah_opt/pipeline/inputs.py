@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pah_opt.data import as_data, calibration_split, check_fit, resized_processor, validation_split
 from pah_opt.errors import DataError
-from pah_opt.models.calibration import FEWEST_IMAGES
+from pah_opt.models.supply import FEWEST_IMAGES
 
 if TYPE_CHECKING:
     from pah_opt.pipeline.subject import Subject

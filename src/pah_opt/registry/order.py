@@ -28,48 +28,60 @@ def order_problems(recipe: Recipe, steps: Sequence[Tags | None], initial: frozen
     for index, tags in enumerate(steps):
         walk.take(index, tags)
     known = [tags for tags in steps if tags is not None]
-    remedy = _remedy(recipe, known, initial) if walk.lacking and len(known) == len(steps) else None
-    return [
-        Problem(walk.message(tags), recipe.place("steps", index), remedy=remedy) for index, tags in walk.lacking.items()
-    ]
+    remedy = _remedy(recipe, known, initial) if walk.obstacles and len(known) == len(steps) else None
+    return [Problem(message, recipe.place("steps", index), remedy=remedy) for index, message in walk.obstacles.items()]
 
 
 class _Walk:
-    """Follows each tag through the steps: what is there now, which step removed what, which step lacks what."""
+    """Follows each tag through the steps: what is there now, who provided or removed it, which step cannot start."""
 
     def __init__(self, recipe: Recipe, initial: frozenset[str]) -> None:
         self.recipe = recipe
         self.now = initial
         self.removed_by: dict[str, int] = {}
-        self.lacking: dict[int, dict[str, int | None]] = {}
+        self.provided_by: dict[str, int] = {}
+        self.obstacles: dict[int, str] = {}
         self.certain = True
 
     def take(self, index: int, tags: Tags | None) -> None:
-        """Take one step. After one of unknown effect, only what a later step removes is certain."""
+        """Take one step. After one of unknown effect, only what later steps do is certain."""
         if tags is None:
             self.certain = False
             self.removed_by.clear()
+            self.provided_by.clear()
             return
-        missing = [tag for tag in sorted(tags.requires - self.now) if self.certain or tag in self.removed_by]
-        if missing:
-            self.lacking[index] = {tag: self.removed_by.get(tag) for tag in missing}
-        self.now = (self.now - tags.removes) | tags.provides
-        self.removed_by.update(dict.fromkeys(tags.removes, index))
+        missing = self._traced(tags.requires - self.now, self.removed_by)
+        undone = self._traced(tags.excludes & self.now, self.provided_by)
+        parts = [
+            *(f"needs {names}, which {self._where_it_went(step)}" for step, names in missing.items()),
+            *(f"would undo {names}, which {self._where_from(step)}" for step, names in undone.items()),
+        ]
+        if parts:
+            self.obstacles[index] = "; ".join(parts)
+        self.now = tags.after(self.now)
+        self.removed_by |= dict.fromkeys(tags.removes, index)
+        self.provided_by |= dict.fromkeys(tags.provides, index)
         for tag in tags.provides:
             self.removed_by.pop(tag, None)
 
-    def message(self, missing: dict[str, int | None]) -> str:
-        """Say which tags a step needs, and where they went."""
-        parts = []
-        for remover in dict.fromkeys(missing.values()):
-            tags = " and ".join(repr(tag) for tag, by in missing.items() if by == remover)
-            parts.append(f"needs {tags}, which {self._where_it_went(remover)}")
-        return "; ".join(parts)
+    def _traced(self, tags: frozenset[str], steps: dict[str, int]) -> dict[int | None, str]:
+        """Group tags, spelled out, by the step that is answerable for them; None stands for the model itself."""
+        found: dict[int | None, list[str]] = {}
+        for tag in sorted(tags):
+            if self.certain or tag in steps:
+                found.setdefault(steps.get(tag), []).append(repr(tag))
+        return {step: " and ".join(names) for step, names in found.items()}
 
     def _where_it_went(self, remover: int | None) -> str:
-        if remover is None:
-            return "neither the model nor an earlier step provides"
-        return f"step {remover + 1} ({self.recipe.steps[remover].use}) removed"
+        return (
+            "neither the model nor an earlier step provides" if remover is None else f"{self._named(remover)} removed"
+        )
+
+    def _where_from(self, provider: int | None) -> str:
+        return "the model has from the start" if provider is None else f"{self._named(provider)} provides"
+
+    def _named(self, step: int) -> str:
+        return f"step {step + 1} ({self.recipe.steps[step].use})"
 
 
 def _remedy(recipe: Recipe, steps: Sequence[Tags], initial: frozenset[str]) -> str:
@@ -80,7 +92,7 @@ def _remedy(recipe: Recipe, steps: Sequence[Tags], initial: frozenset[str]) -> s
 
 
 def working_order(steps: Sequence[Tags], initial: frozenset[str]) -> tuple[int, ...] | None:
-    """Return the first order, by the steps' own order, in which every step finds the tags it requires.
+    """Return the first order, by the steps' own order, in which every step can start.
 
     Returns:
         Indices into ``steps``; None when there is no such order (or none was found in ``MOST_ATTEMPTS``).
@@ -94,8 +106,8 @@ def working_order(steps: Sequence[Tags], initial: frozenset[str]) -> tuple[int, 
         if state in dead_ends or len(dead_ends) > MOST_ATTEMPTS:
             return None
         for index, tags in enumerate(steps):
-            if index not in state[0] and tags.requires <= now:
-                found = continue_from((*done, index), (now - tags.removes) | tags.provides)
+            if index not in state[0] and tags.admits(now):
+                found = continue_from((*done, index), tags.after(now))
                 if found is not None:
                     return found
         dead_ends.add(state)

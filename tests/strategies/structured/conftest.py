@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from pah_opt.data import TensorSplit
 from pah_opt.environment import Environment
@@ -66,6 +68,15 @@ class Bench:
         pixels = tiny_images(count, image=layout.image_size[0], channels=layout.in_channels, seed=9)
         with torch.no_grad():
             return find_adapter(model, ADAPTERS).logits(model(pixels))
+
+    def amount(self, model: nn.Module, figure: str) -> int:
+        """Count params, bytes or (half of the) floating-point operations as they are, independent of any formula."""
+        if figure == "macs":
+            with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+                self.logits(model, count=1)
+            return int(counter.get_total_flops())
+        tensors = [*model.parameters(), *(model.buffers() if figure == "size" else ())]
+        return sum(t.numel() * (t.element_size() if figure == "size" else 1) for t in tensors)
 
     def shapes(self, model: nn.Module) -> dict[str, tuple[int, ...]]:
         return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from pah_opt.errors import DataError
+from pah_opt.errors import DataError, RecipeError
 from pah_opt.strategies.structured.config import DepthConfig
 from pah_opt.strategies.structured.depth import by_position, turning
-from pah_opt.strategies.structured.strategy import DepthPruning
+from pah_opt.strategies.structured.strategy import DepthPruning, StructuredPruning
 from pah_opt.strategies.structured.takeover import runs
 from pah_opt.testing import tiny_dinov2, tiny_vit
 
@@ -70,7 +70,54 @@ def test_what_leaves_no_block_or_names_none_is_refused(bench: Any, parameters: A
     assert message in problem
 
 
-@pytest.mark.parametrize("parameters", [{}, {"ratio": 0.5, "count": 1}, {"ratio": 0.0}, {"blocks": ()}, {"count": 0}])
+@pytest.mark.parametrize("figure", ["params", "macs", "size"])
+def test_a_target_is_met_by_the_number_of_blocks_that_comes_nearest(family: Any, bench: Any, figure: str) -> None:
+    model = bench.prepared(family(blocks=4))
+    by_count, _ = bench.run(STRATEGY, model, count=2)
+    wanted = bench.amount(by_count, figure) / bench.amount(model, figure)
+    pruned, achieved = bench.run(STRATEGY, model, target={figure: 1.015 * wanted})
+    assert achieved["blocks"] == 2
+    assert achieved["kept"][figure] == pytest.approx(wanted, abs=2e-3)
+    assert bench.amount(pruned, figure) == bench.amount(by_count, figure)
+
+
+def test_a_target_between_two_numbers_of_blocks_is_refused_with_both(bench: Any) -> None:
+    model = tiny_vit(blocks=4)
+    (problem,) = bench.problems(STRATEGY, model, target={"macs": 0.62})
+    assert "target: {macs: 0.62} cannot be met within 2%" in problem
+    assert "(2 of 4 blocks removed)" in problem
+    assert "(1 of 4 blocks removed)" in problem
+    with pytest.raises(RecipeError, match="cannot be met"):
+        STRATEGY.apply(model, DepthConfig(target={"macs": 0.62}), bench.context(model))
+    assert len(bench.layout(model).blocks) == 4
+
+
+def test_a_target_that_the_chosen_blocks_miss_is_refused_before_any_change(bench: Any) -> None:
+    """Blocks that were narrowed before differ in size; which of them matters least, only the images tell."""
+    model, _ = bench.run(StructuredPruning(), tiny_vit(blocks=4, mlp=128), mlp=0.75, importance="magnitude")
+    with torch.no_grad():
+        wide = bench.prepared(tiny_vit(blocks=4, mlp=128))
+        model.vit.layers[2] = wide.vit.layers[2]
+    silence_block(model, bench, 2)
+    before = bench.shapes(model)
+    config = DepthConfig(target={"params": 0.79}, importance="similarity", repair="none")
+    assert STRATEGY.check(model, config, bench.context(model)) == []
+    with pytest.raises(RecipeError, match=r"without blocks \[2\], which matter least"):
+        STRATEGY.apply(model, config, bench.context(model, calibration=bench.images(model)))
+    assert bench.shapes(model) == before
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"target": {"macs": 0.5}, "count": 1},
+        {},
+        {"ratio": 0.5, "count": 1},
+        {"ratio": 0.0},
+        {"blocks": ()},
+        {"count": 0},
+    ],
+)
 def test_wrong_parameters_are_refused(parameters: Any) -> None:
     with pytest.raises(ValueError, match=r"exactly one|at least 1|greater than"):
         DepthConfig(**parameters)

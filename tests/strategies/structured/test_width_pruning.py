@@ -76,7 +76,7 @@ def test_tokens_that_the_forward_pass_leaves_out_are_cut_too(bench: Any) -> None
     assert pruned.dinov2.embeddings.mask_token.shape == (1, 16)
 
 
-@pytest.mark.parametrize("importance", ["magnitude", "l1", "l2", "random", "activation"])
+@pytest.mark.parametrize("importance", ["magnitude", "l1", "l2", "random", "activation", "taylor", "hessian"])
 def test_every_importance_works_in_every_family(family: Any, bench: Any, importance: str) -> None:
     model = family()
     pruned, achieved = bench.run(STRATEGY, model, bench.images(model), ratio=0.25, importance=importance)
@@ -94,9 +94,49 @@ def test_channels_that_nobody_writes_go_first(bench: Any) -> None:
     assert torch.equal(pruned.vit.embeddings.cls_token, model.vit.embeddings.cls_token[..., 16:])
 
 
+@pytest.mark.parametrize("importance", ["taylor", "hessian"])
+def test_channels_without_effect_on_the_loss_go_first_however_large(bench: Any, importance: str) -> None:
+    """What writes them is large; nothing reads them."""
+    model = bench.prepared(tiny_vit())
+    with torch.no_grad():
+        for path, side in stream_layers(bench.layout(model)).items():
+            layer = model.get_submodule(path)
+            if side == "in":
+                layer.weight[:, ::2] = 0
+            else:
+                layer.weight[::2] *= 10
+    pruned, _ = bench.run(STRATEGY, model, bench.images(model), ratio=0.5, importance=importance, repair="none")
+    assert torch.equal(pruned.vit.embeddings.cls_token, model.vit.embeddings.cls_token[..., 1::2])
+    assert all(parameter.grad is None for parameter in pruned.parameters())
+
+
 def test_the_width_is_a_multiple_of_what_later_steps_need(bench: Any) -> None:
     _, achieved = bench.run(STRATEGY, tiny_vit(), ratio=0.4, align=8)
     assert achieved["hidden_size"] == 16
+
+
+@pytest.mark.parametrize("figure", ["params", "macs", "size"])
+def test_a_target_is_met_within_two_per_cent(family: Any, bench: Any, figure: str) -> None:
+    model = bench.prepared(family(hidden=64))
+    pruned, achieved = bench.run(STRATEGY, model, target={figure: 0.7})
+    share = bench.amount(pruned, figure) / bench.amount(model, figure)
+    assert share == pytest.approx(0.7, rel=0.02)
+    assert achieved["kept"][figure] == pytest.approx(share, abs=2e-3)
+
+
+def test_a_target_between_two_widths_is_refused_with_both(bench: Any) -> None:
+    model = tiny_vit()
+    (problem,) = bench.problems(STRATEGY, model, target={"params": 0.65}, context_align=16)
+    assert "target: {params: 0.65} cannot be met within 2%" in problem
+    assert "(16 of 32 channels)" in problem
+    (problem,) = bench.problems(STRATEGY, model, target={"params": 0.01})
+    assert "(1 of 32 channels)" in problem
+
+
+def test_ratio_and_target_exclude_one_another() -> None:
+    for parameters in ({}, {"ratio": 0.5, "target": {"macs": 0.5}}):
+        with pytest.raises(ValueError, match="exactly one of ratio and target"):
+            WidthConfig(**parameters)
 
 
 @pytest.mark.parametrize(("ratio", "align"), [(0.9, 32), (0.99, 8), (0.99, 1)])

@@ -162,6 +162,24 @@ def test_zeros_are_held_and_the_rest_moves() -> None:
     assert not torch.equal(layer.weight, before)
 
 
+@pytest.mark.parametrize("parameters", [{"sparsity": 0.008, "scope": "layer"}, {"sparsity": 0.995}])
+def test_few_zeros_and_whole_layers_of_them_are_held(parameters: dict[str, Any]) -> None:
+    """Under 1 % of a layer, and all of it: neither is taken for chance or for a new layer."""
+    dense = tiny()
+    with torch.no_grad():
+        dense.get_submodule("vit.layers.1.mlp.fc1").weight *= 1e-6
+    data = Data(test=coloured(12, 1), train=coloured(40, 0))
+    steps = (Step.of("magnitude-pruning", **parameters), Step.of("recover", steps=3, lr=1e-2))
+    cut, recovered = (
+        pah_opt.apply(dense, Recipe(steps=steps[:count]), data, on_collapse="ignore").model for count in (1, 2)
+    )
+    layers = {path: module for path, module in cut.named_modules() if isinstance(module, nn.Linear)}
+    del layers["classifier"]
+    assert any(0 < (layer.weight == 0).float().mean() < 0.01 or (layer.weight == 0).all() for layer in layers.values())
+    for path, layer in layers.items():
+        assert (recovered.get_submodule(path).weight[layer.weight == 0] == 0).all(), path
+
+
 def test_learning_from_the_dense_model_pulls_towards_it() -> None:
     reference = tiny(seed=4)
     pixels = coloured(24, 0).pixel_values

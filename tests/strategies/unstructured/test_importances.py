@@ -13,7 +13,7 @@ from pah_opt.data import TensorSplit
 from pah_opt.errors import DataError
 from pah_opt.strategies.unstructured.config import UnstructuredConfig
 from pah_opt.strategies.unstructured.gradients import mean_gradients
-from pah_opt.strategies.unstructured.optimizers import UnstructuredPruning, Wanda
+from pah_opt.strategies.unstructured.optimizers import MagnitudePruning, UnstructuredPruning, Wanda
 from pah_opt.testing import TINY_MODELS, tiny_vit
 
 Run = Callable[..., tuple[nn.Module, dict[str, Any]]]
@@ -47,6 +47,25 @@ def test_the_count_is_exact_in_the_scope_of_each_importance(
     scopes = rows if importance == "wanda" else [{key: sum(row[key] for row in rows) for key in ("weights", "zeros")}]
     assert all(abs(scope["zeros"] - 0.7 * scope["weights"]) <= 1 for scope in scopes)
     assert zeros(pruned) == sum(row["zeros"] for row in rows)
+
+
+@pytest.mark.parametrize("optimizer", [MagnitudePruning(), UNSTRUCTURED, WANDA])
+def test_an_isomorphic_scope_lets_layers_of_one_role_compete(
+    run: Run, images: Callable[..., Any], optimizer: Any
+) -> None:
+    dense = tiny_vit(mlp=64)
+    with torch.no_grad():
+        dense.vit.layers[1].mlp.fc1.weight *= 10
+    _, achieved = run(optimizer, dense, images(dense), sparsity=0.4, scope="isomorphic")
+    found: dict[str, list[Any]] = {}
+    for path, row in achieved["layers"].items():
+        role = path.rpartition(".")[2]
+        found.setdefault("qkv" if role in ("q_proj", "k_proj", "v_proj") else role, []).append(row)
+    assert [len(rows) for rows in found.values()] == [6, 2, 2, 2]
+    for rows in found.values():
+        assert sum(row["zeros"] for row in rows) == round(0.4 * sum(row["weights"] for row in rows))
+    small, large = found["fc1"]
+    assert small["sparsity"] > 0.7 > 0.1 > large["sparsity"]
 
 
 @pytest.mark.parametrize("importance", IMPORTANCES)
@@ -145,7 +164,7 @@ def test_wanda_drops_the_weights_of_an_input_that_is_never_there(run: Run, image
 
 @pytest.mark.parametrize("importance", OBSERVING)
 def test_missing_images_are_refused(run: Run, importance: str) -> None:
-    with pytest.raises(DataError, match="no calibration images"):
+    with pytest.raises(DataError, match="at least 8 calibration images and has 0"):
         run(UNSTRUCTURED, tiny_vit(), None, importance=importance)
 
 
@@ -156,9 +175,9 @@ def test_images_of_another_size_are_refused(run: Run, images: Callable[..., Any]
 
 
 @pytest.mark.parametrize("importance", OBSERVING)
-def test_one_image_is_enough(run: Run, images: Callable[..., Any], importance: str) -> None:
+def test_eight_images_are_enough(run: Run, images: Callable[..., Any], importance: str) -> None:
     model = tiny_vit()
-    _, achieved = run(UNSTRUCTURED, model, images(model, count=1), importance=importance)
+    _, achieved = run(UNSTRUCTURED, model, images(model, count=8), importance=importance)
     assert achieved["sparsity"] == pytest.approx(0.5, abs=1e-3)
 
 
@@ -171,9 +190,9 @@ def test_at_most_so_many_images_are_looked_at(context: Callable[..., Any], image
     model = tiny_vit()
     seen = []
     model.register_forward_pre_hook(lambda _module, args: seen.append(len(args[0])))
-    config = UnstructuredConfig(importance="wanda", images=5, batch_size=2)
+    config = UnstructuredConfig(importance="wanda", images=9, batch_size=4)
     UNSTRUCTURED.apply(model, config, context(model, images(model)))
-    assert seen == [2, 2, 1]
+    assert seen == [4, 4, 1]
 
 
 def test_gradients_of_a_bare_backbone_are_refused_before_it_is_touched(context: Callable[..., Any]) -> None:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+import pah_opt
+from pah_opt import Recipe, Step
 from pah_opt.environment import Environment
 from pah_opt.errors import UnsupportedHardwareError
 from pah_opt.storage.leaves import held_tensors, take_apart
@@ -71,9 +73,31 @@ def test_a_model_that_follows_the_pattern_already_keeps_its_zeros(run: Run) -> N
 
 def test_required_kernels_that_cannot_run_are_a_named_error(context: Callable[..., Any]) -> None:
     model = tiny_vit(hidden=64, mlp=128).to(torch.bfloat16)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     config = SemiStructuredConfig(method="magnitude", kernels="require")
     with pytest.raises(UnsupportedHardwareError, match=r"on cpu.*kernels: pattern"):
         SEMI.apply(model, config, context(model))
+    assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+
+
+@pytest.mark.parametrize(("kernels", "multiple"), [("pattern", 4), ("auto", 64), ("require", 64)])
+def test_widths_before_it_are_aligned_to_groups_or_to_what_kernels_take(kernels: Any, multiple: int) -> None:
+    assert SEMI.alignment(SemiStructuredConfig(kernels=kernels)) == multiple
+
+
+@pytest.mark.parametrize(
+    "second",
+    [Step.of("semi-structured", kernels="pattern", method="magnitude"), Step.of("magnitude-pruning", pattern="2:4")],
+    ids=lambda step: step.use,
+)
+@pytest.mark.parametrize(
+    "first", [Step.of("structured-pruning", mlp=0.3), Step.of("width-pruning", ratio=0.3)], ids=lambda step: step.use
+)
+def test_cuts_before_it_leave_whole_groups(first: Step, second: Step) -> None:
+    """By themselves they leave 45 of 64 hidden units, and 22 of 32 channels."""
+    planned = pah_opt.plan(tiny_vit(mlp=64), Recipe(steps=(first, second)))
+    widths = planned.steps[0].notes
+    assert set(widths.get("mlp_widths", [widths.get("hidden_size")])) <= {24, 44}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import optimizer as torch_optimizer
 
 from pah_opt.errors import UnsupportedModelError
-from pah_opt.models.zeros import ZeroKeeper, sparse_linears, zero_share
+from pah_opt.models.zeros import ZeroKeeper, sparse_linears, zero_share, zeroed_linears
 
 
 @pytest.fixture
@@ -70,6 +70,24 @@ def test_only_named_layers_are_kept(half_sparse: nn.Sequential) -> None:
 def test_a_layer_of_only_zeros_is_a_fresh_head_and_is_trained(half_sparse: nn.Sequential) -> None:
     nn.init.zeros_(half_sparse[2].weight)
     assert sparse_linears(half_sparse) == ["0"]
+    assert zeroed_linears(half_sparse) == ["0"]
+
+
+def test_inside_a_trained_module_a_layer_of_only_zeros_was_pruned() -> None:
+    model = nn.ModuleDict({"block": nn.Sequential(nn.Linear(4, 4)), "head": nn.Linear(4, 2)})
+    for layer in (model["block"][0], model["head"]):
+        nn.init.zeros_(layer.weight)
+    assert zeroed_linears(model, ["block"]) == ["block.0"]
+
+
+def test_a_single_zero_is_kept_though_it_makes_no_layer_sparse(half_sparse: nn.Sequential) -> None:
+    nn.init.normal_(half_sparse[0].weight)
+    with torch.no_grad():
+        half_sparse[0].weight[3, 5] = 0
+    assert sparse_linears(half_sparse) == []
+    with ZeroKeeper(half_sparse):
+        train(half_sparse, torch.optim.SGD(half_sparse.parameters(), lr=0.01))
+    assert half_sparse[0].weight[3, 5] == 0
 
 
 def test_a_dense_model_registers_no_hook() -> None:

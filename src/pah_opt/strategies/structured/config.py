@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pah_opt.optimizer import OptimizerConfig
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
-Kept = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
+InnerShare = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
 
 Importance = Literal["auto", "magnitude", "l1", "l2", "random", "lamp", "activation", "taylor", "hessian", "surgeon"]
 Repair = Literal["auto", "none", "mean", "least-squares"]
@@ -22,11 +22,11 @@ FROM_GRADIENTS = frozenset({"taylor", "hessian"})
 class Target(OptimizerConfig):
     """How much of the model that reaches this step is kept; exactly one of the three."""
 
-    params: Kept | None = None
+    params: InnerShare | None = None
     """Share of the parameters to keep."""
-    macs: Kept | None = None
+    macs: InnerShare | None = None
     """Share of the multiply-accumulates for one image to keep."""
-    size: Kept | None = None
+    size: InnerShare | None = None
     """Share of the bytes of all tensors to keep."""
 
     @model_validator(mode="after")
@@ -58,7 +58,8 @@ class StructuredConfig(OptimizerConfig):
     heads: Share = 0.0
     """Share of the attention heads to remove, 0 to 1."""
     head_dims: Share = 0.0
-    """Share of the width of every head to remove (query and key together, value and output together)."""
+    """Share of the width of every head to remove (query and key together, value and output together). Heads are
+    rewritten so that the dimensions that stay carry as much as they can; no importance is asked."""
     mlp: Share = 0.0
     """Share of the hidden width of the feed-forward networks to remove."""
     heads_per_block: dict[str, Share] = Field(default_factory=dict)
@@ -124,10 +125,14 @@ class DepthConfig(OptimizerConfig):
     """Number of blocks to remove."""
     blocks: tuple[int, ...] | None = Field(default=None, min_length=1)
     """The very blocks to remove, counted from 0; negative from the end."""
+    target: Target | None = None
+    """Keep this share of the model instead, by the number of blocks that comes nearest; whole blocks are coarse steps,
+    so a share that none of them meets within 2 % is refused with the nearest two."""
     importance: Literal["auto", "similarity", "contiguous", "even", "first", "last"] = "auto"
     """Which blocks go: those whose output is most like their input on calibration images (similarity), the run of
     neighbours over which tokens turn least (contiguous), or without data evenly spaced ones, the first or the last.
-    auto: similarity with calibration images, even without."""
+    auto: similarity with calibration images, even without. A block is judged by what it does to the tokens: its weights
+    and their gradients say little about it as a whole."""
     repair: Repair = "auto"
     """How the block before a removed one takes over: mean (its bias absorbs the mean of what is missing),
     least-squares (its feed-forward network absorbs the linear part too). auto: least-squares with calibration images,
@@ -137,20 +142,24 @@ class DepthConfig(OptimizerConfig):
 
     @model_validator(mode="after")
     def _has_one(self) -> DepthConfig:
-        if sum(value is not None for value in (self.ratio or None, self.count, self.blocks)) != 1:
-            raise ValueError("give exactly one of ratio (above 0), count and blocks, such as {ratio: 0.25}")
+        if sum(value is not None for value in (self.ratio or None, self.count, self.blocks, self.target)) != 1:
+            raise ValueError("give exactly one of ratio (above 0), count, blocks and target, such as {ratio: 0.25}")
         return self
 
 
 class WidthConfig(OptimizerConfig):
     """Parameters of ``width-pruning``."""
 
-    ratio: float = Field(gt=0.0, lt=1.0, allow_inf_nan=False)
-    """Share of the embedding width to remove."""
-    importance: Literal["auto", "magnitude", "l1", "l2", "random", "activation"] = "auto"
-    """Which channels go: by all weights that write or read them (magnitude and l2: squared; l1), at random, or by the
-    variance they carry on calibration images times the weights that read them (activation). auto: activation with
-    calibration images, magnitude without."""
+    ratio: InnerShare | None = None
+    """Share of the embedding width to remove, above 0 and below 1."""
+    target: Target | None = None
+    """Keep this share of the model instead, by the width that comes nearest; refused where none meets it within 2 %."""
+    importance: Literal["auto", "magnitude", "l1", "l2", "random", "activation", "taylor", "hessian"] = "auto"
+    """Which channels go: by all weights that write or read them (magnitude and l2: squared; l1), at random, by the
+    variance they carry on calibration images times the weights that read them (activation), or by the change of the
+    loss when every layer that reads a channel no longer does (taylor, hessian; with labels). auto: activation with
+    calibration images, magnitude without. A channel runs through every layer, so importances that rank units within
+    one layer (lamp, surgeon) do not apply."""
     repair: Repair = "auto"
     """How the layers that read the embedding take over for the removed channels: mean or least-squares. auto:
     least-squares with calibration images, none without."""
@@ -158,3 +167,9 @@ class WidthConfig(OptimizerConfig):
     """The remaining width is a multiple of this; by default what the steps after this one need."""
     batch_size: int = Field(default=32, ge=1)
     """Calibration images per forward pass."""
+
+    @model_validator(mode="after")
+    def _has_one(self) -> WidthConfig:
+        if (self.ratio is None) == (self.target is None):
+            raise ValueError("give exactly one of ratio and target, such as {ratio: 0.25} or {target: {macs: 0.75}}")
+        return self

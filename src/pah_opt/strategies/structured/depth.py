@@ -8,26 +8,31 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from pah_opt.errors import RecipeError
 from pah_opt.models.calibration import calibration_batches, watching_inputs, watching_outputs
 from pah_opt.models.surgery import remove_blocks
 from pah_opt.strategies.structured.takeover import take_over
+from pah_opt.strategies.structured.targets import block_shares, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pah_opt.layout import Layout
     from pah_opt.optimizer import Context
-    from pah_opt.strategies.structured.config import DepthConfig
+    from pah_opt.strategies.structured.config import DepthConfig, Target
 
 
 def remove(model: nn.Module, config: DepthConfig, context: Context) -> nn.Module:
     """Remove blocks of ``model`` in place and return it.
 
     Raises:
+        RecipeError: a target cannot be reached.
         DataError: calibration images cannot be used.
     """
     layout = context.adapter.layout(model)
     indices, importance = _chosen(model, layout, config, context)
+    if config.target is not None:
+        _require_met(model, layout, config.target, indices, context)
     repair = _repair(config, context)
     if repair != "none" and not context.planning:
         take_over(
@@ -37,7 +42,8 @@ def remove(model: nn.Module, config: DepthConfig, context: Context) -> nn.Module
     context.adapter.sync(model)
     context.record("removed_blocks", indices)
     context.record("blocks", len(layout.blocks) - len(indices))
-    context.record("requested", config.model_dump(mode="json", include={"ratio", "count", "blocks"}, exclude_none=True))
+    asked = {"ratio", "count", "blocks", "target"}
+    context.record("requested", config.model_dump(mode="json", include=asked, exclude_none=True))
     context.record("importance", importance)
     context.record("repair", repair)
     return model
@@ -45,21 +51,45 @@ def remove(model: nn.Module, config: DepthConfig, context: Context) -> nn.Module
 
 def problems(model: nn.Module, config: DepthConfig, context: Context) -> list[str]:
     """Return why these blocks cannot be removed from this model."""
-    total = len(context.adapter.layout(model).blocks)
+    layout = context.adapter.layout(model)
+    total = len(layout.blocks)
     wrong = [index for index in config.blocks or () if not -total <= index < total]
     if wrong:
         return [f"blocks: there is no block {wrong[0]}; the model has {total}, counted from 0 to {total - 1}"]
-    if total - how_many(config, total) < 1:
+    try:
+        left = total - how_many(model, layout, config)
+    except RecipeError as error:
+        return [problem.message for problem in error.problems]
+    if left < 1:
         given = f"ratio: {config.ratio}" if config.ratio else f"count: {config.count}" if config.count else "blocks"
         return [f"{given} would remove all {total} blocks; remove at most {total - 1}"]
     return []
 
 
-def how_many(config: DepthConfig, total: int) -> int:
-    """Return how many of ``total`` blocks are to be removed."""
+def how_many(model: nn.Module, layout: Layout, config: DepthConfig) -> int:
+    """Return how many blocks are to be removed; for a target, blocks count as equally large.
+
+    Raises:
+        RecipeError: no number of blocks meets the target within 2 %.
+    """
+    total = len(layout.blocks)
+    if config.target is not None:
+        each = sum(block_shares(model, layout, config.target.figure)) / total
+        kept = {count: 1.0 - count * each for count in range(1, total)}
+        return nearest(config.target, kept, lambda count: f"{count} of {total} blocks removed")
     if config.blocks is not None:
         return len({index % total for index in config.blocks})
     return config.count if config.count is not None else max(1, round((config.ratio or 0.0) * total))
+
+
+def _require_met(model: nn.Module, layout: Layout, target: Target, indices: Sequence[int], context: Context) -> None:
+    """Check the target for the very blocks that go, which may be larger or smaller than others; report what stays."""
+    shares = block_shares(model, layout, target.figure)
+    kept = 1.0 - sum(shares[index] for index in indices)
+    # On a dry run it is not known yet which blocks matter least.
+    if not context.planning:
+        nearest(target, {len(indices): kept}, lambda _: f"without blocks {indices}, which matter least")
+    context.record("kept", {target.figure: round(kept, 4)})
 
 
 def _repair(config: DepthConfig, context: Context) -> str:
@@ -72,7 +102,7 @@ def _chosen(model: nn.Module, layout: Layout, config: DepthConfig, context: Cont
     total = len(layout.blocks)
     if config.blocks is not None:
         return sorted({index % total for index in config.blocks}), "given"
-    count, importance = how_many(config, total), config.importance
+    count, importance = how_many(model, layout, config), config.importance
     if importance == "auto":
         importance = "even" if context.calibration is None else "similarity"
     if importance in {"similarity", "contiguous"} and not context.planning:

@@ -163,6 +163,10 @@ class Sizes:
             return self._macs(self.layout.blocks[index], shape) - self._macs(self.layout.blocks[index], fewer)
         return self._params(index, shape) - self._params(index, fewer)
 
+    def block_macs(self, index: int) -> int:
+        """Return the multiply-accumulates of block ``index`` as it is, for one image."""
+        return self._macs(self.layout.blocks[index], shapes_of(self.layout)[index])
+
     def _params(self, index: int, shape: BlockShape) -> int:
         hidden, (qkv_bias, mlp_bias) = self.layout.hidden_size, self.biased[index]
         rows, value_rows = shape.heads * shape.head_dim, shape.heads * shape.value_dim

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from pah_opt.environment import Backend
-from pah_opt.optimizer import Effect, Goal, Needs, Optimizer
+from pah_opt.optimizer import Effect, Goal, Needs, Optimizer, Tags
 from pah_opt.strategies.structured.config import (
     FROM_DATA,
     FROM_GRADIENTS,
@@ -40,6 +41,10 @@ class Remover(Optimizer[ConfigT]):
 
     goal: ClassVar[Goal] = "both"
 
+    def tags(self, config: ConfigT) -> Tags:
+        """A fresh model without zeros on purpose: cutting leaves other shares of them, and repairs fill them again."""
+        return Tags(excludes=frozenset({"weights:sparse"}))
+
     def expects(self, config: ConfigT) -> Effect:
         """Return the effect: parameters and bytes fall; blocks that stay may be numbered anew."""
         return Effect(fewer_parameters=True, fewer_bytes=True, same_shapes=False)
@@ -47,6 +52,18 @@ class Remover(Optimizer[ConfigT]):
     def needs(self, config: ConfigT) -> Needs:
         """Return what the importance and the repair need."""
         return _needs(config.importance, config.repair)
+
+    def apply(self, model: nn.Module, config: ConfigT, context: Context) -> nn.Module:
+        """Cut in place, once there are enough of the images to look at."""
+        from pah_opt.models.supply import check_supply
+
+        if not context.planning:
+            check_supply(context.calibration, self.needs(config), self.name)
+        return self.cut(model, config, context)
+
+    @abstractmethod
+    def cut(self, model: nn.Module, config: ConfigT, context: Context) -> nn.Module:
+        """Choose, repair and cut in place; return ``model``."""
 
 
 class StructuredPruning(Remover[StructuredConfig]):
@@ -68,7 +85,7 @@ class StructuredPruning(Remover[StructuredConfig]):
 
         return problems(model, config, context)
 
-    def apply(self, model: nn.Module, config: StructuredConfig, context: Context) -> nn.Module:
+    def cut(self, model: nn.Module, config: StructuredConfig, context: Context) -> nn.Module:
         """Prune every block in place."""
         from pah_opt.strategies.structured.prune import prune
 
@@ -96,7 +113,7 @@ class DepthPruning(Remover[DepthConfig]):
 
         return problems(model, config, context)
 
-    def apply(self, model: nn.Module, config: DepthConfig, context: Context) -> nn.Module:
+    def cut(self, model: nn.Module, config: DepthConfig, context: Context) -> nn.Module:
         """Remove blocks in place."""
         from pah_opt.strategies.structured.depth import remove
 
@@ -121,7 +138,7 @@ class WidthPruning(Remover[WidthConfig]):
 
         return problems(model, config, context)
 
-    def apply(self, model: nn.Module, config: WidthConfig, context: Context) -> nn.Module:
+    def cut(self, model: nn.Module, config: WidthConfig, context: Context) -> nn.Module:
         """Cut the embedding in place."""
         from pah_opt.strategies.structured.width import narrow
 

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from pah_opt.errors import RecipeError
 from pah_opt.models.calibration import collect_inputs_covariance
 from pah_opt.models.surgery import keep_columns
+from pah_opt.strategies.structured.config import FROM_GRADIENTS
+from pah_opt.strategies.structured.gradients import gate_gradients
 from pah_opt.strategies.structured.graph import PruningGraph, as_indices
 from pah_opt.strategies.structured.readers import Refit, readers_of
-from pah_opt.strategies.structured.scores import uniform_random
+from pah_opt.strategies.structured.scores import hessian, taylor, uniform_random
+from pah_opt.strategies.structured.stream import loose_parameters, stream_layers
+from pah_opt.strategies.structured.targets import nearest, shares_by_width
 from pah_opt.strategies.structured.weights import linear
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pah_opt.layout import Layout
     from pah_opt.optimizer import Context
     from pah_opt.strategies.structured.config import WidthConfig
@@ -27,6 +30,7 @@ def narrow(model: nn.Module, config: WidthConfig, context: Context) -> nn.Module
     """Cut the embedding of ``model`` in place and return it.
 
     Raises:
+        RecipeError: a target cannot be reached.
         DataError: calibration images cannot be used.
         UnsupportedModelError: torch-pruning's graph does not agree with the Layout on what the embedding runs through.
     """
@@ -34,7 +38,10 @@ def narrow(model: nn.Module, config: WidthConfig, context: Context) -> nn.Module
     seen = context.calibration is not None
     importance = ("activation" if seen else "magnitude") if config.importance == "auto" else config.importance
     repair = ("least-squares" if seen else "none") if config.repair == "auto" else config.repair
-    width = kept_width(config, layout.hidden_size, context)
+    width = kept_width(model, layout, config, context)
+    if config.target is not None:
+        figure = config.target.figure
+        context.record("kept", {figure: round(shares_by_width(model, layout, figure, [width])[width], 4)})
     kept = torch.arange(width) if context.planning else _chosen(model, layout, importance, width, config, context)
     # Reads and checks every calibration image before the cut.
     refit = (
@@ -45,7 +52,7 @@ def narrow(model: nn.Module, config: WidthConfig, context: Context) -> nn.Module
     if refit is not None:
         refit.apply(model, least_squares=repair == "least-squares")
     context.record("hidden_size", width)
-    context.record("requested", {"ratio": config.ratio})
+    context.record("requested", {"ratio": config.ratio} if config.target is None else config.target.given)
     context.record("removed", round(1 - width / layout.hidden_size, 4))
     context.record("importance", importance)
     context.record("repair", repair)
@@ -54,8 +61,12 @@ def narrow(model: nn.Module, config: WidthConfig, context: Context) -> nn.Module
 
 def problems(model: nn.Module, config: WidthConfig, context: Context) -> list[str]:
     """Return why the embedding of this model cannot be cut so."""
-    hidden = context.adapter.layout(model).hidden_size
-    width = kept_width(config, hidden, context)
+    layout = context.adapter.layout(model)
+    hidden = layout.hidden_size
+    try:
+        width = kept_width(model, layout, config, context)
+    except RecipeError as error:
+        return [problem.message for problem in error.problems]
     if 0 < width < hidden:
         return []
     message = (
@@ -66,12 +77,19 @@ def problems(model: nn.Module, config: WidthConfig, context: Context) -> list[st
     return [message]
 
 
-def kept_width(config: WidthConfig, hidden: int, context: Context) -> int:
-    """Return the multiple of the alignment nearest to what the ratio leaves, but never all of it."""
-    align = _align(config, context)
-    wanted = hidden * (1.0 - config.ratio)
-    nearest = align * int(wanted / align + 0.5)
-    return nearest if nearest < hidden else (hidden - 1) // align * align
+def kept_width(model: nn.Module, layout: Layout, config: WidthConfig, context: Context) -> int:
+    """Return the multiple of the alignment nearest to what the ratio or the target leaves, but never all of it.
+
+    Raises:
+        RecipeError: no such width meets the target within 2 %.
+    """
+    align, hidden = _align(config, context), layout.hidden_size
+    if config.target is not None:
+        shares = shares_by_width(model, layout, config.target.figure, range(align, hidden, align))
+        return nearest(config.target, shares, lambda width: f"{width} of {hidden} channels")
+    wanted = hidden * (1.0 - (config.ratio or 0.0))
+    rounded = align * int(wanted / align + 0.5)
+    return rounded if rounded < hidden else (hidden - 1) // align * align
 
 
 def _align(config: WidthConfig, context: Context) -> int:
@@ -92,7 +110,7 @@ def cut_embedding(model: nn.Module, layout: Layout, kept: Tensor, context: Conte
     """
     hidden = layout.hidden_size
     removed = as_indices(kept, hidden)
-    loose = list(_loose_parameters(model, hidden))
+    loose = list(loose_parameters(model, hidden))
     graph = PruningGraph(model, context.adapter, layout, [(parameter, parameter.ndim - 1) for _, parameter in loose])
     # torch-pruning cuts only the first copy of the embedding that a classifier reads, and may shuffle a norm.
     own = {path for path, module in model.named_modules() if isinstance(module, nn.LayerNorm)}
@@ -106,26 +124,6 @@ def cut_embedding(model: nn.Module, layout: Layout, kept: Tensor, context: Conte
         keep_columns(layer, (copies + kept).flatten())
     for name, _ in loose:
         _keep_parameter(model, name, hidden, kept)
-
-
-def stream_layers(layout: Layout) -> dict[str, str]:
-    """Return the layers that write the embedding (``out``) or read it (``in``), except norms and classifiers."""
-    sides = {layout.patch_embedding: "out"}
-    for block in layout.blocks:
-        attention, mlp = block.attention, block.mlp
-        readers = (attention.query, attention.key, attention.value, mlp.fc1, mlp.gate)
-        sides |= {path: "in" for path in readers if path is not None}
-        sides |= {attention.output: "out", mlp.fc2: "out"}
-    return sides
-
-
-def _loose_parameters(model: nn.Module, hidden: int) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield parameters outside layers that run along the embedding: tokens, positions, LayerScale."""
-    inside = (nn.Linear, nn.Conv2d, nn.LayerNorm)
-    owned = {id(p) for m in model.modules() if isinstance(m, inside) for p in m.parameters(recurse=False)}
-    for name, parameter in model.named_parameters():
-        if id(parameter) not in owned and parameter.shape[-1:] == (hidden,):
-            yield name, parameter
 
 
 def _keep_norm(norm: nn.Module, kept: Tensor) -> None:
@@ -155,6 +153,8 @@ def _chosen(
         score = uniform_random(layout.hidden_size, torch.Generator().manual_seed(context.seed))
     elif importance == "activation":
         score = _carried(model, layout, config, context)
+    elif importance in FROM_GRADIENTS:
+        score = _felt_by_the_loss(model, layout, importance, config, context)
     else:
         score = _written_and_read(model, layout, 1 if importance == "l1" else 2)
     return score.topk(width).indices.sort().values
@@ -168,6 +168,18 @@ def _written_and_read(model: nn.Module, layout: Layout, p: int) -> Tensor:
         score = weight.float().abs().pow(p).sum(dim=1 if side == "out" else 0).cpu()
         total += score / score.mean().clamp_min(torch.finfo(score.dtype).tiny)
     return total
+
+
+def _felt_by_the_loss(
+    model: nn.Module, layout: Layout, importance: str, config: WidthConfig, context: Context
+) -> Tensor:
+    """Return the change of the loss when all layers that read the embedding no longer see a channel."""
+    units = {path: 1 for block in layout.blocks for path in readers_of(block)}
+    gates = gate_gradients(
+        model, context.adapter, layout, context.calibration, units, batch_size=config.batch_size
+    )  # fmt: skip
+    together = torch.stack(list(gates.values())).sum(dim=0)
+    return taylor(together) if importance == "taylor" else hessian(together)
 
 
 def _carried(model: nn.Module, layout: Layout, config: WidthConfig, context: Context) -> Tensor:

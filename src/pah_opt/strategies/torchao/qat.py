@@ -13,6 +13,7 @@ import torch
 
 from pah_opt.adapt import fit
 from pah_opt.errors import DataError
+from pah_opt.models.zeros import zeroed_linears
 from pah_opt.strategies.torchao import backend
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ def train(model: nn.Module, paths: Collection[str], settings: TrainSettings, con
     """
     if context.training is None:
         raise DataError("int8-qat trains, and there are no training images; pass data with training images")
+    zeroed = zeroed_linears(model, [block.path for block in context.adapter.layout(model).blocks])
     with rounding_in_the_loop(model, paths):
         return fit(
             model, context.training, settings, adapter=context.adapter, teacher=context.reference,
-            progress=context.progress, seed=context.seed,
+            keep_zeros=zeroed, progress=context.progress, seed=context.seed,
         )  # fmt: skip

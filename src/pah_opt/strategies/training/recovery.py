@@ -11,7 +11,7 @@ from pah_opt.adapt.problems import training_problems
 from pah_opt.data import validation_split
 from pah_opt.errors import DataError
 from pah_opt.models.positions import at_input_size, size_problems
-from pah_opt.models.zeros import sparse_linears
+from pah_opt.models.zeros import zeroed_linears
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,10 +48,11 @@ def recover(model: nn.Module, config: RecoverConfig, context: Context) -> nn.Mod
         if context.planning:
             return model
         training, validation = _images(config, context)
-        context.record("layers_with_zeros_kept", len(sparse_linears(model)))
+        zeroed = zeroed_linears(model, [block.path for block in context.adapter.layout(model).blocks])
+        context.record("layers_with_zeros_kept", len(zeroed))
         result = fit(
             model, training, config,
-            adapter=context.adapter, validation=validation, teacher=teacher,
+            adapter=context.adapter, validation=validation, teacher=teacher, keep_zeros=zeroed,
             progress=context.progress, seed=context.seed,
         )  # fmt: skip
     for name, value in result.to_data().items():

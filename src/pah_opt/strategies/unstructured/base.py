@@ -36,8 +36,10 @@ class ZeroMaker(Optimizer[TargetT]):
         """Prune the chosen layers and report the zeros; a dry run changes nothing, as shapes stay."""
         if context.planning:
             return model
+        from pah_opt.models.supply import check_supply
         from pah_opt.strategies.unstructured.record import record_zeros, zeros_of
 
+        check_supply(context.calibration, self.needs(config), self.name)
         layers = chosen_layers(model, config, context)
         before = zeros_of(layers)
         self.prune(model, layers, config, context)
@@ -51,6 +53,10 @@ class ZeroMaker(Optimizer[TargetT]):
     def expects(self, config: TargetT) -> Effect:
         """As many zeros as asked for, shapes as before."""
         return Effect(zeros_at_least=config.zeros)
+
+    def alignment(self, config: TargetT) -> int:
+        """Rows are cut into whole groups of an n:m pattern."""
+        return config.nm.group if config.nm else 1
 
     def check(self, model: nn.Module, config: TargetT, context: Context) -> list[str]:
         """Find patterns that match nothing, an empty choice, rows that cannot be cut, and gradients out of reach."""

@@ -11,6 +11,9 @@ from pah_opt.optimizer import OptimizerConfig
 
 DEFAULT_SPARSITY = 0.5
 LARGEST_GROUP = 64
+KERNEL_TILE = (32, 64)
+"""Rows and columns of which weights must have multiples for sparse kernels: the stricter of torch's backends, CUTLASS
+and cuSPARSELt, in float16 and bfloat16."""
 
 
 class NmPattern(NamedTuple):
@@ -99,20 +102,22 @@ class PruningTarget(LayerChoice, Target):
 class Observation(OptimizerConfig):
     """How calibration images are looked at."""
 
-    images: int = Field(default=256, ge=1)
-    """At most so many calibration images are looked at, evenly spaced."""
+    images: int = Field(default=256, ge=8)
+    """At most so many calibration images are looked at, evenly spaced; fewer than 8 say too little about others."""
     batch_size: int = Field(default=32, ge=1)
     """Images per forward pass."""
 
 
-Scope = Literal["global", "layer", "row"]
+Scope = Literal["global", "isomorphic", "layer", "row"]
 
 
 class MagnitudeConfig(PruningTarget):
     """Parameters of `magnitude-pruning`."""
 
-    scope: Literal["global", "layer"] = "global"
-    """Where weights compete: over all chosen layers, or within each layer. A `pattern` has its own groups."""
+    scope: Literal["global", "isomorphic", "layer"] = "global"
+    """Where weights compete: over all chosen layers (global), over those that do the same in every block (isomorphic:
+    query, key and value; attention output; first and second feed-forward layer), or within each layer. A `pattern` has
+    its own groups."""
     norm: Literal["l1", "l2"] = "l1"
     """Absolute value or square. For single weights both give the same order, so both give the same model."""
 
@@ -130,8 +135,9 @@ class UnstructuredConfig(Observation, PruningTarget):
     `hessian`) ½w²·E[g²], Optimal Brain Damage with the empirical Fisher diagonal; `lamp` w² over the sum of the squares
     that are not smaller in its layer; `wanda` |w|·‖x‖ with the root mean square of the input."""
     scope: Scope | None = None
-    """Where weights compete: over all chosen layers, within each layer, or within each row (output) of a layer. By
-    default global, and row for wanda. A `pattern` has its own groups."""
+    """Where weights compete: over all chosen layers (global), over those that do the same in every block (isomorphic:
+    query, key and value; attention output; first and second feed-forward layer), within each layer, or within each row
+    (output) of a layer. By default global, and row for wanda. A `pattern` has its own groups."""
     batch_size: int = Field(default=16, ge=1)
     """Images per pass."""
 
@@ -164,8 +170,8 @@ class WandaConfig(Observation, PruningTarget):
     """Parameters of `wanda`."""
 
     scope: Scope = "row"
-    """Where weights compete: within each row (output) of a layer as in the paper, within each layer, or over all chosen
-    layers. A `pattern` has its own groups."""
+    """Where weights compete: within each row (output) of a layer as in the paper, within each layer, over layers that
+    do the same in every block (isomorphic), or over all chosen layers (global). A `pattern` has its own groups."""
 
 
 class SparseGptConfig(Observation, PruningTarget):

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from pah_opt.adapt import fit
 from pah_opt.errors import DataError
-from pah_opt.models.calibration import check_images, evenly_spaced
-from pah_opt.models.zeros import ZeroKeeper
+from pah_opt.models.calibration import check_images
+from pah_opt.models.supply import evenly_spaced
+from pah_opt.models.zeros import zeroed_linears
 from pah_opt.strategies.unstructured.importance import scores
 from pah_opt.strategies.unstructured.prune import prune
 from pah_opt.strategies.unstructured.sparsegpt import sparsegpt
@@ -39,9 +40,7 @@ def prune_gradually(model: nn.Module, layers: Mapping[str, nn.Linear], config: G
     rounds: list[dict[str, Any]] = []
     for index, zeros in enumerate(config.schedule):
         _prune_to(zeros, model, layers, config, context)
-        # The training itself keeps zeros too, but takes a layer with hardly any for a dense one.
-        with ZeroKeeper(model, layers):
-            result = _train(model, images, config, context, index)
+        result = _train(model, images, layers, config, context, index)
         rounds.append({"sparsity": zeros, "updates": result.steps, "train_loss": _last(result.losses)})
     context.record("rounds", rounds)
 
@@ -53,14 +52,20 @@ def _prune_to(
         sparsegpt(model, layers, config.repairing(zeros), context)
         return
     scoring = config.scoring()
-    prune(layers, scores(model, layers, scoring, context), zeros, scoring.competes_in)
+    layout = context.adapter.layout(model)
+    prune(layers, scores(model, layers, scoring, context), zeros, scoring.competes_in, layout)
 
 
-def _train(model: nn.Module, images: Split, config: GradualConfig, context: Context, index: int) -> TrainResult:
+def _train(
+    model: nn.Module, images: Split, layers: Mapping[str, nn.Linear], config: GradualConfig, context: Context,
+    index: int,
+) -> TrainResult:  # fmt: skip
     distils = config.distill or config.distill_features
+    # Steps before this one may have pruned other layers.
+    zeroed = {*layers, *zeroed_linears(model, [block.path for block in context.adapter.layout(model).blocks])}
     return fit(
         model, images, config, adapter=context.adapter, teacher=context.reference if distils else None,
-        keep_zeros=True, progress=context.progress, seed=context.seed + index,
+        keep_zeros=zeroed, progress=context.progress, seed=context.seed + index,
     )  # fmt: skip
 
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class GradualPruning(Optimizer[GradualConfig]):
-    """Prune a little, train, prune a little more: at high sparsity far better than all at once."""
+    """Prune a little, train, prune a little more: at high sparsity far better than all at once.
+
+    It makes zeros. To cut heads, units or blocks little by little, repeat their strategy and `recover` in the recipe.
+    """
 
     name: ClassVar[str] = "gradual-pruning"
     config_type = GradualConfig
@@ -54,9 +57,11 @@ class GradualPruning(Optimizer[GradualConfig]):
         """Alternate pruning and training; report the rounds and the zeros at the end."""
         if context.planning:
             return model
+        from pah_opt.models.supply import check_supply
         from pah_opt.strategies.unstructured.gradual import prune_gradually
         from pah_opt.strategies.unstructured.record import record_zeros, zeros_of
 
+        check_supply(context.calibration, self.needs(config), self.name)
         layers = chosen_layers(model, config, context)
         before = zeros_of(layers)
         prune_gradually(model, layers, config, context)

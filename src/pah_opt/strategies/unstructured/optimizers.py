@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 from pah_opt.optimizer import Context, Effect, Goal, Needs, Optimizer, Tags
@@ -13,6 +14,7 @@ from pah_opt.strategies.unstructured.base import (
     group_problems,
 )
 from pah_opt.strategies.unstructured.config import (
+    KERNEL_TILE,
     MagnitudeConfig,
     NmPattern,
     SemiStructuredConfig,
@@ -43,7 +45,8 @@ class MagnitudePruning(ZeroMaker[MagnitudeConfig]):
         """Set the smallest weights to zero."""
         from pah_opt.strategies.unstructured.prune import magnitude, prune
 
-        prune(layers, magnitude(layers), config.zeros, config.scope, config.nm)
+        layout = context.adapter.layout(model)
+        prune(layers, magnitude(layers), config.zeros, config.scope, layout, config.nm)
 
 
 class UnstructuredPruning(ZeroMaker[UnstructuredConfig]):
@@ -75,7 +78,8 @@ class UnstructuredPruning(ZeroMaker[UnstructuredConfig]):
         from pah_opt.strategies.unstructured.importance import scores
         from pah_opt.strategies.unstructured.prune import prune
 
-        prune(layers, scores(model, layers, config, context), config.zeros, config.competes_in, config.nm)
+        layout = context.adapter.layout(model)
+        prune(layers, scores(model, layers, config, context), config.zeros, config.competes_in, layout, config.nm)
 
 
 class Wanda(ZeroMaker[WandaConfig]):
@@ -99,7 +103,8 @@ class Wanda(ZeroMaker[WandaConfig]):
         from pah_opt.strategies.unstructured.importance import wanda_scores
         from pah_opt.strategies.unstructured.prune import prune
 
-        prune(layers, wanda_scores(model, layers, config, context), config.zeros, config.scope, config.nm)
+        layout = context.adapter.layout(model)
+        prune(layers, wanda_scores(model, layers, config, context), config.zeros, config.scope, layout, config.nm)
 
 
 class SparseGpt(ZeroMaker[SparseGptConfig]):
@@ -166,6 +171,10 @@ class SemiStructured(Optimizer[SemiStructuredConfig]):
         """Half of the weights are zero."""
         return Effect(zeros_at_least=TWO_OF_FOUR.sparsity)
 
+    def alignment(self, config: SemiStructuredConfig) -> int:
+        """Whole groups of four for the pattern; whole tiles where layers shall be stored for sparse kernels."""
+        return TWO_OF_FOUR.group if config.kernels == "pattern" else math.lcm(*KERNEL_TILE)
+
     def check(self, model: nn.Module, config: SemiStructuredConfig, context: Context) -> list[str]:
         """Check the choice of layers, rows in groups of four, and what required kernels ask of type and shapes."""
         problems = choice_problems(model, config, context) or group_problems(model, config, TWO_OF_FOUR, context)
@@ -179,8 +188,10 @@ class SemiStructured(Optimizer[SemiStructuredConfig]):
         """Make the zeros, report them, then store the layers that the kernels can take."""
         if context.planning:
             return model
+        from pah_opt.models.supply import check_supply
         from pah_opt.strategies.unstructured.semi_structured import make_semi_structured
 
+        check_supply(context.calibration, self.needs(config), self.name)
         make_semi_structured(model, chosen_layers(model, config, context), config, context)
         return model
 

@@ -1,4 +1,4 @@
-"""Set the lowest-scored weights of linear layers to zero: globally, per layer, per row, or by an n:m pattern."""
+"""Set the lowest-scored weights of linear layers to zero: globally, per role, layer or row, or by an n:m pattern."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pah_opt.models.selection import by_role
 from pah_opt.strategies.unstructured.cut import cut_mask, find_cut
 from pah_opt.strategies.unstructured.masking import group_mask, row_mask, zero_count
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from pah_opt.layout import Layout
     from pah_opt.strategies.unstructured.config import NmPattern, Scope
 
     Score = Callable[[str, slice], Tensor]
@@ -33,19 +35,22 @@ def magnitude(layers: Mapping[str, nn.Linear]) -> Score:
 
 @torch.no_grad()
 def prune(
-    layers: Mapping[str, nn.Linear], score: Score, zeros: float, scope: Scope, pattern: NmPattern | None = None
-) -> None:
+    layers: Mapping[str, nn.Linear], score: Score, zeros: float, scope: Scope, layout: Layout,
+    pattern: NmPattern | None = None,
+) -> None:  # fmt: skip
     """Set weights to zero in place; nothing else is kept.
 
     Args:
         layers: what is pruned.
-        score: called several times per layer when ``scope`` is ``global``; must give the same scores each time.
+        score: called several times per layer when layers compete; must give the same scores each time.
         zeros: share of weights that are zero afterwards; reached to the weight in each scope.
         scope: where weights compete.
+        layout: of the model; says which layers do the same in every block, for the scope ``isomorphic``.
         pattern: n:m groups instead; then ``zeros`` and ``scope`` are not looked at.
     """
-    if scope == "global" and pattern is None:
-        _prune_together(layers, score, zeros)
+    if scope in ("global", "isomorphic") and pattern is None:
+        for pool in [list(layers)] if scope == "global" else by_role(layout, layers):
+            _prune_together({path: layers[path] for path in pool}, score, zeros)
         return
     for path, layer in layers.items():
         layer.weight.masked_fill_(layer_mask(score(path, ALL), zeros, scope, pattern), 0)

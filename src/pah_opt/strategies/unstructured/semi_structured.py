@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pah_opt.environment import Environment
 from pah_opt.errors import UnsupportedHardwareError
+from pah_opt.strategies.unstructured.config import KERNEL_TILE
 from pah_opt.strategies.unstructured.importance import wanda_scores
 from pah_opt.strategies.unstructured.prune import magnitude, prune
 from pah_opt.strategies.unstructured.record import record_zeros, zeros_of
@@ -25,8 +26,7 @@ CAPABILITY = (8, 0)
 """Sparse tensor cores came with Ampere."""
 DTYPES = (torch.float16, torch.bfloat16)
 """The types that the kernels multiply in; int8 weights are made by quantization, not here."""
-ROWS, COLUMNS = 32, 64
-"""Weights must have multiples of these: the stricter of torch's backends, CUTLASS and cuSPARSELt, in both types."""
+ROWS, COLUMNS = KERNEL_TILE
 
 
 def make_semi_structured(
@@ -35,14 +35,14 @@ def make_semi_structured(
     """Make ``layers`` 2:4 sparse in place, report the zeros, and store them for sparse kernels as the config says.
 
     Raises:
-        UnsupportedHardwareError: kernels are required and cannot run here.
+        UnsupportedHardwareError: kernels are required and cannot run here; nothing has been changed by then.
     """
-    before = zeros_of(layers)
-    _make_zeros(model, layers, config, context)
-    record_zeros(context, model, layers, before, config.pruning.zeros)
     obstacle = _obstacle(layers, config, context.environment)
     if obstacle and config.kernels == "require":
         raise UnsupportedHardwareError(f"sparse kernels cannot run: {obstacle}; or use kernels: pattern")
+    before = zeros_of(layers)
+    _make_zeros(model, layers, config, context)
+    record_zeros(context, model, layers, before, config.pruning.zeros)
     packed = [] if obstacle else pack(layers)
     _report(context, layers, packed, obstacle)
 
@@ -56,7 +56,7 @@ def _make_zeros(
         return
     observed = config.method == "wanda"
     score = wanda_scores(model, layers, pruning, context) if observed else magnitude(layers)
-    prune(layers, score, pruning.zeros, "layer", pruning.nm)
+    prune(layers, score, pruning.zeros, "layer", context.adapter.layout(model), pruning.nm)
 
 
 def _obstacle(layers: Mapping[str, nn.Linear], config: SemiStructuredConfig, environment: Environment) -> str | None:
