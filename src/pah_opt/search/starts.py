@@ -9,23 +9,26 @@ from typing import TYPE_CHECKING
 import torch
 
 from pah_opt.errors import PahOptError
+from pah_opt.measure.trouble import forget_out_of_memory
 from pah_opt.pipeline import apply
 from pah_opt.progress import Progress
+from pah_opt.search.forecast import learn
 from pah_opt.search.knapsack import allocate
 from pah_opt.splits import Data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
 
     from pah_opt.search.bound import BoundSpace, Values
     from pah_opt.search.judge import Judge
     from pah_opt.search.parameters import Parameter, Value
+    from pah_opt.splits import Split
 
 SCAN_IMAGES = 64
 SHARES = (0.0, 0.25, 0.5, 0.75)
-"""Of the way from the smallest to the largest file; one allocation for each."""
+"""Of the way from the cheapest to the dearest model; one allocation for each."""
 
 
 def simple_starts(bound: BoundSpace) -> list[Values]:
@@ -59,20 +62,20 @@ class Damage:
     """One choice at one place, everything else as little changed as the space allows.
 
     Args:
-        place: name of the parameter.
-        choice: its value as it is stored.
-        bytes: planned bytes of the model.
+        predicted: figures of the model, named as in reports.
         divergence: mean Kullback-Leibler divergence of the class probabilities from the dense model's, in nats.
     """
 
-    place: str
-    choice: Value
-    bytes: float
+    predicted: Mapping[str, float]
     divergence: float
 
 
+Damages = dict[str, dict["Value", Damage]]
+"""By name of the place and choice; a choice that cannot be made at a place is missing there."""
+
+
 def knapsack_starts(bound: BoundSpace, judge: Judge, limit_s: float = float("inf")) -> list[Values]:
-    """Return allocations of per-layer choices that damage least for the bytes they leave.
+    """Return allocations of per-layer choices that damage least for what they cost.
 
     Every choice at every place is tried alone (on a few training images; any strategy's), and a knapsack adds up the
     damages. The scan is given up as soon as it is plain that it would take longer than ``limit_s``.
@@ -106,17 +109,18 @@ class Scan:
     judge: Judge
     places: tuple[Parameter, ...]
 
-    def run(self, until: float) -> dict[tuple[str, Value], Damage] | None:
-        """Return the damage of each choice at each place; None when one cannot be tried, or all not in time.
+    def run(self, until: float) -> Damages | None:
+        """Return the damages; None when not all can be tried in time.
+
+        A choice that is refused, crashes or runs out of memory at a place is left out there: it is no start either.
 
         Args:
             until: a time of :func:`time.perf_counter`.
         """
         images = self.judge.training.subset(range(min(SCAN_IMAGES, len(self.judge.training))))
-        pixels = torch.cat([batch.pixel_values for batch in images.batches(SCAN_IMAGES)])
-        dense = self._log_probabilities(self.judge.model, pixels)
+        dense = self._log_probabilities(self.judge.model, images)
         gentlest = self._gentlest()
-        found: dict[tuple[str, Value], Damage] = {}
+        found: Damages = {place.name: {} for place in self.places}
         cells = [(place, choice) for place in self.places for choice in place.labels]
         began = time.perf_counter()
         for done, (place, choice) in enumerate(cells):
@@ -125,29 +129,41 @@ class Scan:
             if now + expected > until:
                 return None
             values = self._only({each.name: gentlest for each in self.places} | {place.name: choice})
-            damage = self._try(values, pixels, dense)
-            if damage is None:
-                return None
-            found[place.name, choice] = Damage(place.name, choice, *damage)
+            damage = self._try(values, images, dense)
+            if damage is not None:
+                found[place.name][choice] = damage
         return found
 
-    def allocations(self, found: dict[tuple[str, Value], Damage]) -> Iterator[Values]:
-        """Yield the best choices for several sizes."""
-        rows = [[found[place.name, choice] for choice in place.labels] for place in self.places]
-        costs = [[damage.bytes - min(d.bytes for d in row) for damage in row] for row in rows]
+    def allocations(self, found: Damages) -> Iterator[Values]:
+        """Yield the best choices for several sizes of each figure that the budget names; none where a place has none.
+
+        Where no such figure could be predicted for every choice (energy, say), the size of the file stands for it.
+        """
+        cells = [damage for row in found.values() for damage in row.values()]
+        if not all(found.values()):
+            return
+        named = dict.fromkeys((self.judge.budget.figure, *self.judge.budget.limits()))
+        known = [figure for figure in named if all(figure in damage.predicted for damage in cells)]
+        for figure in known or ["artifact_bytes"]:
+            yield from self._allocations(found, figure)
+
+    def _allocations(self, found: Damages, figure: str) -> Iterator[Values]:
+        rows = [list(found[place.name].values()) for place in self.places]
+        least = [min(damage.predicted[figure] for damage in row) for row in rows]
+        costs = [[damage.predicted[figure] - low for damage in row] for row, low in zip(rows, least, strict=True)]
         most = sum(max(row) for row in costs)
         for share in SHARES:
             chosen = allocate(costs, [[damage.divergence for damage in row] for row in rows], share * most)
             if chosen is not None:
                 picks = zip(self.places, chosen, strict=True)
-                yield self._only({place.name: place.labels[index] for place, index in picks})
+                yield self._only({place.name: list(found[place.name])[index] for place, index in picks})
 
     def _gentlest(self) -> Value:
         """Return the choice that leaves the largest model when all places take it: it changes least."""
         sizes: dict[Value, float] = {}
         for choice in self.places[0].labels:
-            size = self._bytes(self._only({each.name: choice for each in self.places}))
-            sizes[choice] = -1.0 if size is None else size
+            predicted = self._predicted(self._only({each.name: choice for each in self.places}))
+            sizes[choice] = -1.0 if predicted is None else predicted["artifact_bytes"]
         return max(sizes, key=lambda choice: sizes[choice])
 
     def _only(self, chosen: Values) -> Values:
@@ -161,30 +177,36 @@ class Scan:
 
         return self.bound.choose(pick)
 
-    def _bytes(self, values: Values) -> float | None:
+    def _predicted(self, values: Values) -> dict[str, float] | None:
         recipe = self.bound.recipe(values, "scan")
         try:
-            return None if recipe is None else self.judge.predict(recipe)["artifact_bytes"]
+            return None if recipe is None else self.judge.predict(recipe)
         except PahOptError:
-            return None  # every layer left as it is: no effect, so no recipe; it would be as large as the dense model
+            return None  # refused, by its strategy or for what it would leave undone
 
-    def _try(self, values: Values, pixels: Tensor, dense: Tensor) -> tuple[float, float] | None:
+    def _try(self, values: Values, images: Split, dense: Tensor) -> Damage | None:
         recipe = self.bound.recipe(values, "scan")
-        size = self._bytes(values)
-        if recipe is None or size is None:
-            return float(self.judge.dense["artifact_bytes"] or 0.0), 0.0
+        if recipe is None or self._predicted(values) is None:
+            return None
         data = Data(test=self.judge.validation, train=self.judge.training)
         try:
             made = apply(
                 self.judge.model, recipe, data, on_collapse="ignore", registry=self.judge.registry,
                 calibration_images=self.judge.calibration_images, progress=Progress(),
             )  # fmt: skip
-        except PahOptError:
+            if self.judge.table is not None:
+                learn(self.judge.table, made.model, self.judge.adapter)  # else its latency could not be predicted
+            other = self._log_probabilities(made.model, images)
+            divergence = float((dense.exp() * (dense - other)).sum(dim=1).mean())
+            return Damage(self.judge.predict(recipe), divergence)
+        except Exception as error:  # noqa: BLE001  # as in a trial: a strategy may raise anything, and the search goes on
+            forget_out_of_memory(error)
             return None
-        other = self._log_probabilities(made.model, pixels)
-        return size, float((dense.exp() * (dense - other)).sum(dim=1).mean())
 
     @torch.inference_mode()
-    def _log_probabilities(self, model: nn.Module, pixels: Tensor) -> Tensor:
-        device = next(model.parameters()).device
-        return self.judge.adapter.logits(model(pixels.to(device))).double().log_softmax(dim=1).cpu()
+    def _log_probabilities(self, model: nn.Module, images: Split) -> Tensor:
+        """Answer the images at the size that this model takes."""
+        adapter, device = self.judge.adapter, next(model.parameters()).device
+        batches = images.resized(*adapter.layout(model).image_size).batches(SCAN_IMAGES)
+        logits = [adapter.logits(model(batch.pixel_values.to(device))) for batch in batches]
+        return torch.cat(logits).double().log_softmax(dim=1).cpu()
