@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from pah_opt.cli._measuring import BatchSize, settings_of
 from pah_opt.cli._recipes import checked
 from pah_opt.cli._results import result_options
 
@@ -59,6 +60,13 @@ if TYPE_CHECKING:
 @click.option(
     "--ablate", is_flag=True, help="Also measure each recipe after each of its steps, and without each of them."
 )
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=BatchSize(),
+    help="Images in a pass; repeatable; gates of latency mean the smallest, gates of energy the largest.",
+)
 @result_options
 def command(
     recipes: tuple[str, ...],
@@ -71,6 +79,7 @@ def command(
     calibration_images: int,
     on_collapse: OnCollapse,
     ablate: bool,
+    batches: tuple[int | str, ...],
     out: Path,
     save_artifacts: bool,
     full: bool,
@@ -79,7 +88,6 @@ def command(
     """Run each RECIPE (a YAML or JSON file, or a preset) on a model; compare all with the dense one."""
     read = [checked(recipe) for recipe in recipes]
     from pah_opt.cli._results import show, show_ablation
-    from pah_opt.measure.settings import MeasureSettings
     from pah_opt.progress import default_progress
     from pah_opt.workflow import Source, run_recipes, write_folder
     from pah_opt.workflow.ablation import Ablation
@@ -90,7 +98,7 @@ def command(
     outcome = run_recipes(
         source,
         [variant for each in ablations for variant in each.variants] or read,
-        settings=MeasureSettings() if full else MeasureSettings.quick(),
+        settings=settings_of(quick=not full, batches=batches),
         progress=default_progress(),
         calibration_images=calibration_images,
         on_collapse=on_collapse,
