@@ -14,6 +14,7 @@ from pah_opt.pipeline import apply
 from pah_opt.progress import Progress
 from pah_opt.search.forecast import learn
 from pah_opt.search.knapsack import allocate
+from pah_opt.search.proxy import output_errors
 from pah_opt.splits import Data
 
 if TYPE_CHECKING:
@@ -63,11 +64,12 @@ class Damage:
 
     Args:
         predicted: figures of the model, named as in reports.
-        divergence: mean Kullback-Leibler divergence of the class probabilities from the dense model's, in nats.
+        harm: mean Kullback-Leibler divergence of the class probabilities from the dense model's, in nats; where it was
+            estimated, the relative squared error of the layers' outputs.
     """
 
     predicted: Mapping[str, float]
-    divergence: float
+    harm: float
 
 
 Damages = dict[str, dict["Value", Damage]]
@@ -78,7 +80,8 @@ def knapsack_starts(bound: BoundSpace, judge: Judge, limit_s: float = float("inf
     """Return allocations of per-layer choices that damage least for what they cost.
 
     Every choice at every place is tried alone (on a few training images; any strategy's), and a knapsack adds up the
-    damages. The scan is given up as soon as it is plain that it would take longer than ``limit_s``.
+    damages. As soon as it is plain that this would take longer than ``limit_s``, damages are estimated instead, from
+    one model for each choice (see :mod:`pah_opt.search.proxy`). When that takes too long too, there are no allocations.
 
     Args:
         bound: the space.
@@ -110,7 +113,7 @@ class Scan:
     places: tuple[Parameter, ...]
 
     def run(self, until: float) -> Damages | None:
-        """Return the damages; None when not all can be tried in time.
+        """Return the damages, measured or at least estimated; None when not all can be had in time.
 
         A choice that is refused, crashes or runs out of memory at a place is left out there: it is no start either.
 
@@ -118,8 +121,11 @@ class Scan:
             until: a time of :func:`time.perf_counter`.
         """
         images = self.judge.training.subset(range(min(SCAN_IMAGES, len(self.judge.training))))
-        dense = self._log_probabilities(self.judge.model, images)
         gentlest = self._gentlest()
+        return self._measured(images, gentlest, until) or self._estimated(images, gentlest, until)
+
+    def _measured(self, images: Split, gentlest: Value, until: float) -> Damages | None:
+        dense = self._log_probabilities(self.judge.model, images)
         found: Damages = {place.name: {} for place in self.places}
         cells = [(place, choice) for place in self.places for choice in place.labels]
         began = time.perf_counter()
@@ -128,11 +134,60 @@ class Scan:
             expected = (now - began) / done * (len(cells) - done) if done else 0.0
             if now + expected > until:
                 return None
-            values = self._only({each.name: gentlest for each in self.places} | {place.name: choice})
-            damage = self._try(values, images, dense)
+            damage = self._try(self._alone(place, choice, gentlest), images, dense)
             if damage is not None:
                 found[place.name][choice] = damage
         return found
+
+    def _estimated(self, images: Split, gentlest: Value, until: float) -> Damages | None:
+        """Estimate the damages from models that have the same choice at all places."""
+        errors: dict[Value, Mapping[str, float] | None] = {}
+        for choice in self.places[0].labels:
+            if time.perf_counter() >= until:
+                return None
+            errors[choice] = self._errors(choice, images)
+        found: Damages = {place.name: {} for place in self.places}
+        for place in self.places:
+            for choice, error in errors.items():
+                if time.perf_counter() >= until:
+                    return None
+                predicted = None if error is None else self._predicted(self._alone(place, choice, gentlest))
+                if error is not None and predicted is not None:
+                    found[place.name][choice] = Damage(predicted, error.get(str(place.path[-1]), 0.0))
+        return found
+
+    def _errors(self, choice: Value, images: Split) -> Mapping[str, float] | None:
+        """Return the errors of one choice by place; None when it cannot be made.
+
+        One that is refused everywhere at once does nothing (every layer left as it is), or is refused alone too.
+        """
+        values = self._only({each.name: choice for each in self.places})
+        if self._predicted(values) is None:
+            return {}
+        try:
+            made = self._made(values)
+            return output_errors(
+                self.judge.model, made, self.judge.adapter, images, [str(each.path[-1]) for each in self.places]
+            )
+        except Exception as error:  # noqa: BLE001  # as in a trial: a strategy may raise anything, and the search goes on
+            forget_out_of_memory(error)
+            return None
+
+    def _made(self, values: Values) -> nn.Module:
+        """Make a model; its layers are learnt by the table, or else its latency could not be predicted."""
+        recipe = self.bound.recipe(values, "scan")
+        if recipe is None:
+            return self.judge.model
+        made = apply(
+            self.judge.model, recipe, Data(test=self.judge.validation, train=self.judge.training), on_collapse="ignore",
+            registry=self.judge.registry, calibration_images=self.judge.calibration_images, progress=Progress(),
+        ).model  # fmt: skip
+        if self.judge.table is not None:
+            learn(self.judge.table, made, self.judge.adapter)
+        return made
+
+    def _alone(self, place: Parameter, choice: Value, gentlest: Value) -> Values:
+        return self._only({each.name: gentlest for each in self.places} | {place.name: choice})
 
     def allocations(self, found: Damages) -> Iterator[Values]:
         """Yield the best choices for several sizes of each figure that the budget names; none where a place has none.
@@ -153,7 +208,7 @@ class Scan:
         costs = [[damage.predicted[figure] - low for damage in row] for row, low in zip(rows, least, strict=True)]
         most = sum(max(row) for row in costs)
         for share in SHARES:
-            chosen = allocate(costs, [[damage.divergence for damage in row] for row in rows], share * most)
+            chosen = allocate(costs, [[damage.harm for damage in row] for row in rows], share * most)
             if chosen is not None:
                 picks = zip(self.places, chosen, strict=True)
                 yield self._only({place.name: list(found[place.name])[index] for place, index in picks})
@@ -185,23 +240,17 @@ class Scan:
             return None  # refused, by its strategy or for what it would leave undone
 
     def _try(self, values: Values, images: Split, dense: Tensor) -> Damage | None:
-        recipe = self.bound.recipe(values, "scan")
-        if recipe is None or self._predicted(values) is None:
+        if self._predicted(values) is None:
             return None
-        data = Data(test=self.judge.validation, train=self.judge.training)
         try:
-            made = apply(
-                self.judge.model, recipe, data, on_collapse="ignore", registry=self.judge.registry,
-                calibration_images=self.judge.calibration_images, progress=Progress(),
-            )  # fmt: skip
-            if self.judge.table is not None:
-                learn(self.judge.table, made.model, self.judge.adapter)  # else its latency could not be predicted
-            other = self._log_probabilities(made.model, images)
-            divergence = float((dense.exp() * (dense - other)).sum(dim=1).mean())
-            return Damage(self.judge.predict(recipe), divergence)
+            other = self._log_probabilities(self._made(values), images)
         except Exception as error:  # noqa: BLE001  # as in a trial: a strategy may raise anything, and the search goes on
             forget_out_of_memory(error)
             return None
+        predicted = self._predicted(values)  # again: the table knows its layers now
+        return (
+            None if predicted is None else Damage(predicted, float((dense.exp() * (dense - other)).sum(dim=1).mean()))
+        )
 
     @torch.inference_mode()
     def _log_probabilities(self, model: nn.Module, images: Split) -> Tensor:
