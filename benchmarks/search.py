@@ -2,8 +2,10 @@
 
 All judge recipes the same way, on the same validation images, within the same limit of accuracy, for the same seconds
 (those before the first trial included). The hypervolume is the share of the area below the dense model's cost and the
-limit of accuracy that the judged recipes cover. It also compares predicted with measured latencies. Prints Markdown and
-writes ``benchmarks/results/search.json``.
+limit of accuracy that the judged recipes cover, taken at forty moments. Aims: to be ahead of each at every moment, a
+pick 1.3 times as good as the best uniform recipe that loses no more, and random search's last front in half the time.
+It also compares predicted with measured latencies; quantized layers are predicted from the second recipe of their type
+on. Prints Markdown and writes ``benchmarks/results/search.json``.
 
     python benchmarks/search.py --seconds 40 --seeds 3
     python benchmarks/search.py --model ID_OR_PATH --data ID_OR_PATH --seconds 1800
@@ -31,6 +33,7 @@ from pah_opt.measure.settings import MeasureSettings
 from pah_opt.recipe import Recipe, Step
 from pah_opt.search.budget import Budget
 from pah_opt.search.clock import paired_speed
+from pah_opt.search.forecast import learn
 from pah_opt.search.front import Point, hypervolume
 from pah_opt.search.inputs import cut
 from pah_opt.search.judge import Judge
@@ -48,19 +51,30 @@ METHODS: dict[str, dict[str, Any]] = {
     "plain Optuna": {"starts": False, "neighbours": False, "racing": False, "screening": False},
     "random": {"sampler": "random", "starts": False, "neighbours": False, "racing": False, "screening": False},
 }
+MOMENTS = tuple(share / 40 for share in range(1, 41))
 MARKS = (0.25, 0.5, 0.75, 1.0)
+"""Moments that are printed."""
+AIM_RATIO, AIM_TIME = 1.3, 0.5
 
 
-def uniform_recipes() -> Iterator[list[Step]]:
+def uniform_recipes(minimise: str) -> Iterator[list[Step]]:
     """The same everywhere: what one would try by hand, single steps first."""
-    narrow = [[Step.of("structured-pruning", target={"params": share})] for share in (0.9, 0.75, 0.6)]
-    sparse = [[Step.of("sparsegpt", sparsity=share)] for share in (0.3, 0.5, 0.7)]
-    stored = [[Step.of("torchao", scheme=scheme)] for scheme in ("int8-weight-only", "int4-weight-only")]
-    yield from (*stored, *narrow, *sparse)
-    for parts in itertools.chain(
-        itertools.product(narrow, stored), itertools.product(sparse, stored), itertools.product(narrow, sparse, stored)
-    ):
-        yield [step for part in parts for step in part]
+    if minimise in ("latency", "macs"):
+        groups = [
+            [[Step.of("depth-pruning", count=count)] for count in (1, 2, 3)],
+            [[Step.of("structured-pruning", target={"macs": share})] for share in (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)],
+            [[Step.of("fused-qkv")]],
+        ]
+    else:
+        groups = [
+            [[Step.of("structured-pruning", target={"params": share})] for share in (0.9, 0.75, 0.6)],
+            [[Step.of("sparsegpt", sparsity=share)] for share in (0.3, 0.5, 0.7)],
+            [[Step.of("torchao", scheme=scheme)] for scheme in ("int8-weight-only", "int4-weight-only")],
+        ]
+    for count in range(1, len(groups) + 1):
+        for chosen in reversed(list(itertools.combinations(groups, count))):
+            for parts in itertools.product(*chosen):
+                yield [step for part in parts for step in part]
 
 
 def uniform(judge: Judge, seconds: float) -> list[Record]:
@@ -68,7 +82,7 @@ def uniform(judge: Judge, seconds: float) -> list[Record]:
     started = time.perf_counter()
     judge.prepare()
     records = []
-    for number, steps in enumerate(uniform_recipes()):
+    for number, steps in enumerate(uniform_recipes(judge.budget.minimise)):
         if time.perf_counter() - started >= seconds:
             break
         recipe = Recipe(name=f"uniform-{number}", steps=steps)
@@ -77,36 +91,69 @@ def uniform(judge: Judge, seconds: float) -> list[Record]:
     return records
 
 
-def volumes(records: Sequence[Record], budget: Budget, dense: float, seconds: float) -> list[float]:
-    """Return the hypervolume at each mark of the time."""
+def volume(records: Sequence[Record], budget: Budget, dense: float, until_s: float) -> float:
+    """Return the hypervolume of what was judged until then."""
     limit = Point(1.0, budget.top1_drop_pp + 1e-9)
-    found = []
-    for mark in MARKS:
-        points = [
-            Point((record.figures[budget.figure] or 0.0) / dense, max(0.0, record.figures["top1_drop_pp"] or 0.0))
-            for record in records
-            if record.judged and record.at_s <= mark * seconds
-        ]
-        found.append(hypervolume(points, limit) / limit.loss)
-    return found
+    points = [
+        Point((record.figures[budget.figure] or 0.0) / dense, max(0.0, record.figures["top1_drop_pp"] or 0.0))
+        for record in records
+        if record.judged and record.at_s <= until_s
+    ]
+    return hypervolume(points, limit) / limit.loss
 
 
-def best_cost(records: Sequence[Record], budget: Budget) -> float | None:
-    return min((record.figures[budget.figure] or 0.0 for record in records if record.keeps(budget)), default=None)
+def best(records: Sequence[Record], budget: Budget, most_drop: float = float("inf")) -> Record | None:
+    """Return the cheapest that keeps the limits and loses no more than that."""
+    kept = [r for r in records if r.keeps(budget) and (r.figures["top1_drop_pp"] or 0.0) <= most_drop]
+    return min(kept, key=lambda record: record.figures[budget.figure] or 0.0, default=None)
 
 
 def row(records: Sequence[Record], budget: Budget, dense: float, seconds: float) -> dict[str, Any]:
+    cheapest = best(records, budget)
+    ends = sorted({record.at_s for record in records if record.judged and record.at_s <= seconds})
     return {
-        "hypervolume": volumes(records, budget, dense, seconds),
-        "best_cost": best_cost(records, budget),
+        "hypervolume": [volume(records, budget, dense, moment * seconds) for moment in MOMENTS],
+        "steps": [(end, volume(records, budget, dense, end)) for end in ends],
+        "best_cost": None if cheapest is None else cheapest.figures[budget.figure],
+        "best_drop_pp": None if cheapest is None else cheapest.figures["top1_drop_pp"],
         "trials": len(records),
         "judged": sum(record.judged for record in records),
     }
 
 
+def aims(found: dict[str, list[dict[str, Any]]], uniform_runs: Sequence[Sequence[Record]], budget: Budget,
+         seconds: float) -> list[dict[str, Any]]:  # fmt: skip
+    """Return, for each seed, how the search does against each aim."""
+    rows = []
+    for seed, ours in enumerate(found["pah_opt"]):
+        others = {name: runs[seed] for name, runs in found.items() if name != "pah_opt"}
+        ahead = {
+            name: statistics.mean(a >= b for a, b in zip(ours["hypervolume"], other["hypervolume"], strict=True))
+            for name, other in others.items()
+        }
+        goal = others["random"]["hypervolume"][-1]
+        reached = next((at for at, reached in ours["steps"] if reached >= goal), None)
+        fair = None if ours["best_cost"] is None else best(uniform_runs[seed], budget, ours["best_drop_pp"])
+        within = others["uniform"]["best_cost"]
+        rows.append({
+            "ahead_share_of_moments": ahead,
+            "time_to_randoms_last_front": None if reached is None else reached / seconds,
+            "times_better_than_uniform_within_limits": _ratio(within, ours["best_cost"]),
+            "times_better_than_uniform_that_loses_no_more":
+                _ratio(None if fair is None else fair.figures[budget.figure], ours["best_cost"]),
+        })  # fmt: skip
+    return rows
+
+
+def _ratio(theirs: float | None, ours: float | None) -> float | None:
+    """Return None where one of them found nothing."""
+    return theirs / ours if theirs and ours else None
+
+
 def compete(model: torch.nn.Module, data: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     budget = Budget(minimise=arguments.minimise, top1_drop_pp=arguments.drop)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in (*METHODS, "uniform")}
+    uniform_runs = []
     dense = 1.0
     for seed in range(arguments.seeds):
         for name, options in METHODS.items():
@@ -119,20 +166,32 @@ def compete(model: torch.nn.Module, data: Any, arguments: argparse.Namespace) ->
             picked = None if result.report is None else result.report.models[-1]
             one["pick_test_top1_delta_pp"] = None if picked is None else picked.accuracy.top1_delta_pp
             found[name].append(one)
-            print(f"seed {seed}, {name}: {one}", flush=True)
+            print(f"seed {seed}, {name}: {said(one)}", flush=True)
         training, validation = cut(data, 1000, seed)
         judge = Judge(model, training, validation, budget, racing=False, screening=False)
-        found["uniform"].append(row(uniform(judge, arguments.seconds), budget, dense, arguments.seconds))
-        print(f"seed {seed}, uniform: {found['uniform'][-1]}", flush=True)
-    return {"budget": budget.model_dump(), "dense_cost": dense, "methods": found}
+        uniform_runs.append(uniform(judge, arguments.seconds))
+        found["uniform"].append(row(uniform_runs[-1], budget, dense, arguments.seconds))
+        print(f"seed {seed}, uniform: {said(found['uniform'][-1])}", flush=True)
+    reached = aims(found, uniform_runs, budget, arguments.seconds)
+    return {"budget": budget.model_dump(), "dense_cost": dense, "moments": MOMENTS, "methods": found, "aims": reached}
+
+
+def said(one: dict[str, Any]) -> str:
+    return f"hypervolume {one['hypervolume'][-1]:.3f}, best cost {one['best_cost']}, {one['trials']} trials"
 
 
 def latencies(model: torch.nn.Module, data: Any, batch: int) -> list[dict[str, Any]]:
-    """Predicted against measured latency, of recipes that never ran before they were predicted."""
+    """Predicted against measured latency, of recipes that never ran before they were predicted.
+
+    As in a search, the table learns the quantized layers of each model that was made.
+    """
     training, validation = cut(data, 200, 0)
     judge = Judge(model, training, validation, Budget(batch_size=batch))
     judge.prepare()
     rows = []
+    layout = judge.adapter.layout(model)
+    smaller = [side - patch for side, patch in zip(layout.image_size, layout.patch_size, strict=True)]
+    half = {f"{block.path}.*": "float" for block in layout.blocks[::2]}
     recipes = {
         "mlp-half": [Step.of("structured-pruning", mlp=0.5)],
         "heads-half": [Step.of("structured-pruning", heads=0.5)],
@@ -140,6 +199,10 @@ def latencies(model: torch.nn.Module, data: Any, batch: int) -> list[dict[str, A
         "macs-40-global": [Step.of("structured-pruning", target={"macs": 0.4}, scope="global")],
         "one-block-less": [Step.of("depth-pruning", count=1)],
         "two-blocks-less": [Step.of("depth-pruning", count=2)],
+        "a-patch-less": [Step.of("input-size", size=smaller)],
+        "int8": [Step.of("torchao", scheme="int8-dynamic")],
+        "int8-every-other-block": [Step.of("torchao", scheme="int8-dynamic", per_layer=half)],
+        "narrow-int8": [Step.of("structured-pruning", target={"macs": 0.6}), Step.of("torchao", scheme="int8-dynamic")],
         "depth-and-width": [Step.of("depth-pruning", count=1), Step.of("structured-pruning", target={"macs": 0.6})],
     }
     for name, steps in recipes.items():
@@ -153,6 +216,8 @@ def latencies(model: torch.nn.Module, data: Any, batch: int) -> list[dict[str, A
         ratio = statistics.median(
             paired_speed(model, made, judge.strategies.adapters, batch, seed).ratio for seed in range(3)
         )
+        if judge.table is not None:
+            learn(judge.table, made.model, judge.adapter)
         measured = float(judge.dense["latency_p50_ms"] or 0.0) / ratio
         error = None if predicted is None else 100.0 * (predicted / measured - 1.0)
         rows.append({"recipe": name, "predicted_ms": predicted, "measured_ms": measured, "error_pct": error})
@@ -163,17 +228,45 @@ def markdown(found: dict[str, Any]) -> str:
     lines = ["| method | " + " | ".join(f"hypervolume at {mark:.0%}" for mark in MARKS) + " | best cost | trials |"]
     lines.append("|---" * (len(MARKS) + 3) + "|")
     for name, runs in found["search"]["methods"].items():
-        means = [statistics.mean(run["hypervolume"][i] for run in runs) for i in range(len(MARKS))]
+        means = [statistics.mean(run["hypervolume"][MOMENTS.index(mark)] for run in runs) for mark in MARKS]
         costs = [run["best_cost"] for run in runs if run["best_cost"] is not None]
-        cost = f"{statistics.mean(costs):,.0f}" if costs else "none"
+        cost = f"{statistics.mean(costs):,.4g}" if costs else "none"
         trials = statistics.mean(run["trials"] for run in runs)
         lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in means) + f" | {cost} | {trials:.0f} |")
-    lines += ["", "| recipe | predicted, ms | measured, ms | error |", "|---|---|---|---|"]
-    for one in found["latency"]:
-        if one.get("error_pct") is not None:
+    return "\n".join([*lines, "", *aims_table(found["search"]["aims"]), "", *latency_table(found["latency"])])
+
+
+def aims_table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "| aim | reached | " + " | ".join(f"seed {seed}" for seed in range(len(rows))) + " |"
+    yield "|---" * (len(rows) + 2) + "|"
+    for other in rows[0]["ahead_share_of_moments"]:
+        values = [row["ahead_share_of_moments"][other] for row in rows]
+        yield _aim(f"ahead of {other} at every moment", [f"{value:.0%}" for value in values], min(values) >= 1.0)
+    times = [row["time_to_randoms_last_front"] for row in rows]
+    shown = ["never" if value is None else f"{value:.0%}" for value in times]
+    yield _aim("random's last front in half the time", shown, all(v is not None and v <= AIM_TIME for v in times))
+    for name in ("within_limits", "that_loses_no_more"):
+        ratios = [row[f"times_better_than_uniform_{name}"] for row in rows]
+        shown = ["none" if value is None else f"{value:.2f}x" for value in ratios]
+        label = f"{AIM_RATIO} times as good as the best uniform recipe {name.replace('_', ' ')}"
+        yield _aim(label, shown, all(value is not None and value >= AIM_RATIO for value in ratios))
+
+
+def _aim(label: str, values: Sequence[str], reached: bool) -> str:
+    return f"| {label} | {'yes' if reached else 'no'} | {' | '.join(values)} |"
+
+
+def latency_table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "| recipe | predicted, ms | measured, ms | error |"
+    yield "|---|---|---|---|"
+    for one in rows:
+        if "error" in one:
+            yield f"| {one['recipe']} | refused: {one['error'].splitlines()[-1].strip(' -')} | | |"
+        elif one["predicted_ms"] is None:
+            yield f"| {one['recipe']} | first of its type | {one['measured_ms']:.2f} | |"
+        else:
             times = f"{one['predicted_ms']:.2f} | {one['measured_ms']:.2f}"
-            lines.append(f"| {one['recipe']} | {times} | {one['error_pct']:+.0f} % |")
-    return "\n".join(lines)
+            yield f"| {one['recipe']} | {times} | {one['error_pct']:+.0f} % |"
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from pah_opt.cli._measuring import BatchSize, settings_of
 from pah_opt.cli._recipes import checked
 from pah_opt.cli._results import result_options
 
@@ -59,6 +60,13 @@ if TYPE_CHECKING:
 @click.option(
     "--ablate", is_flag=True, help="Also measure each recipe after each of its steps, and without each of them."
 )
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=BatchSize(),
+    help="Images in a pass; repeatable; gates of latency mean the smallest, gates of energy the largest.",
+)
 @result_options
 def command(
     recipes: tuple[str, ...],
@@ -71,6 +79,7 @@ def command(
     calibration_images: int,
     on_collapse: OnCollapse,
     ablate: bool,
+    batches: tuple[int | str, ...],
     out: Path,
     save_artifacts: bool,
     full: bool,
@@ -82,7 +91,6 @@ def command(
     """
     read = [checked(recipe) for recipe in recipes]
     from pah_opt.cli._results import show, show_ablation
-    from pah_opt.measure.settings import MeasureSettings
     from pah_opt.progress import default_progress
     from pah_opt.workflow import Source, apply_recipes, is_main, run_recipes, write_folder
     from pah_opt.workflow.ablation import Ablation
@@ -95,7 +103,7 @@ def command(
     if not is_main():
         apply_recipes(source, wanted, **options)
         return
-    settings = MeasureSettings() if full else MeasureSettings.quick()
+    settings = settings_of(quick=not full, batches=batches)
     outcome = run_recipes(source, wanted, settings=settings, progress=default_progress(), **options)
     write_folder(out, outcome, artifacts=save_artifacts)
     for each in ablations if not as_json else ():

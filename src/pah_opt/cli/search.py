@@ -60,8 +60,7 @@ def command(
 
     read = as_space(space)
     given = _limits(limits) | ({} if minimise is None else {"minimise": minimise})
-    base = {} if read.budget is None else read.budget.model_dump(exclude_unset=True)
-    budget = Budget(**{**base, **given})  # wrong limits are found before anything is loaded
+    budget = Budget.of(given, read.budget)  # wrong limits are found before anything is loaded
     source = Source.load(model, data, device=device, train_limit=train_limit, test_limit=test_limit)
     result = search(
         source.model, source.data, budget, space=read, out=out, progress=default_progress(), **settings
@@ -77,8 +76,11 @@ def _limits(given: tuple[str, ...]) -> dict[str, float]:
     limits: dict[str, float] = {}
     for text in given:
         name, _equals, value = text.partition("=")
+        name = name.strip()
+        if name in limits:
+            raise RecipeError(f"--limit {name} is given twice, {limits[name]:g} and {value.strip()}; give it once")
         try:
-            limits[name.strip()] = float(value) if name.strip() != "batch_size" else int(value)
+            limits[name] = float(value) if name != "batch_size" else int(value)
         except ValueError as error:
             raise RecipeError(f"--limit {text!r} is not of the form NAME=NUMBER, such as top1_drop_pp=1") from error
     return limits
@@ -91,6 +93,8 @@ def _show(result: SearchResult) -> None:
     print_table(("front", f"on {result.validation_images} validation images"), rows)
     if result.why_no_pick:
         print_text(result.why_no_pick)
+    for note in result.notes:
+        print_text(note)
     if result.report is not None:
         click.echo("\nThe pick, on the test images:")
         click.echo(result.report.to_text(), nl=False)
@@ -101,7 +105,7 @@ def _end(result: SearchResult) -> None:
 
     Raises:
         GateFailedError: the pick misses a limit on the test images.
-        SearchError: no trial keeps the limits.
+        SearchError: no trial keeps the limits, or the pick could not be measured.
     """
     from pah_opt.errors import SearchError
     from pah_opt.report import require_gates
@@ -110,5 +114,7 @@ def _end(result: SearchResult) -> None:
         click.get_current_context().exit(INTERRUPTED)
     if result.report is not None:
         require_gates(result.report)
-    if result.pick is None:
+    elif result.pick is not None:
+        raise SearchError(result.notes[-1])
+    else:
         raise SearchError(result.why_no_pick or "there is no pick")

@@ -20,3 +20,16 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def forget_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an exception or one of its causes is a lack of memory; give cached memory back where it is.
+
+    The pipeline names the step that failed, and keeps what the step raised as the cause.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not is_out_of_memory(cause):
+        cause = cause.__cause__
+    if cause is not None:
+        release_memory()
+    return cause is not None

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from pah_opt.errors import Problem, RecipeError
+from pah_opt.errors import PahOptError, Problem, RecipeError
+from pah_opt.models import find_adapter
 from pah_opt.models.selection import all_linears
+from pah_opt.pipeline import plan
 from pah_opt.recipe import Recipe, Step
 from pah_opt.recipe.mistakes import read_strictly
 from pah_opt.search.parameters import Parameter, Value, choices_in, is_choice, parameter
@@ -49,6 +51,8 @@ class BoundSpace:
         """
         binder = _Binder(space, registry, model, layout)
         found = tuple(each for step in range(len(space.steps)) for each in binder.step(step))
+        if not binder.problems:
+            binder.check_places(found)
         if binder.problems:
             raise RecipeError(binder.problems, f"search space {space.name!r} cannot be searched")
         if prod(each.size for each in found) < 2:
@@ -167,16 +171,20 @@ def _moved(each: Parameter, old: Value, generator: Random) -> Value:
     return each.at(min(1.0, max(0.0, each.share_of(old) + generator.gauss(0.0, 0.15))))
 
 
+def _places(model: nn.Module, layout: Layout) -> dict[str, list[str]]:
+    return {
+        "block": [f"{block.path}.*" for block in layout.blocks],
+        "layer": [path for path in all_linears(model, layout) if path not in layout.classifiers],
+    }
+
+
 class _Binder:
     """Makes the parameters of each step, and collects what is wrong."""
 
     def __init__(self, space: Space, registry: Registry, model: nn.Module, layout: Layout) -> None:
-        self.space, self.registry = space, registry
+        self.space, self.registry, self.model = space, registry, model
         self.problems: list[Problem] = []
-        self.places = {
-            "block": [f"{block.path}.*" for block in layout.blocks],
-            "layer": [path for path in all_linears(model, layout) if path not in layout.classifiers],
-        }
+        self.places = _places(model, layout)
 
     def step(self, index: int) -> list[Parameter]:
         """Return what is chosen in one step."""
@@ -198,6 +206,40 @@ class _Binder:
             made += self._spread(found)
         self._check_values(index, made, config_type)
         return made
+
+    def check_places(self, found: tuple[Parameter, ...]) -> None:
+        """Find steps that rename or remove the blocks or layers to which a later step gives one choice each."""
+        bound = BoundSpace(self.space, found)
+        later = {each.step: each for each in found if each.per is not None}
+        for index in range(max(later, default=0)):
+            gone = self._gone_after(index, bound)
+            for step, each in later.items():
+                missing = [place for place in self.places[str(each.per)] if place in gone]
+                if step > index and missing:
+                    self.problems.append(self._renamed(index, each, missing[0]))
+
+    def _gone_after(self, index: int, bound: BoundSpace) -> set[str]:
+        """Return the places that the model no longer has after one step, planned alone in the middle of its ranges."""
+        middle: Mapping[str, Value] = bound.choose(lambda each: each.at(0.5 if each.path else 1.0))
+        template = self.space.steps[index]
+        alone = Recipe(steps=[Step.of(template.use, **bound._filled(index, template.with_, middle))])  # noqa: SLF001
+        try:
+            after = plan(self.model, alone, registry=self.registry).model
+            if after is None:
+                return set()
+            left = _places(after, find_adapter(after, self.registry.adapters).layout(after))
+        except PahOptError:
+            return set()  # it needs the steps before it, or leaves what no adapter reads: its own trials will tell
+        return {place for kind, places in self.places.items() for place in places if place not in left[kind]}
+
+    def _renamed(self, index: int, each: Parameter, missing: str) -> Problem:
+        use = self.space.steps[index].use
+        return Problem(
+            f"per: {each.per} gives {missing!r} a choice of its own, and step {index + 1} ({use}) leaves no such "
+            f"{each.per}: every recipe with both would be refused",
+            self.space.place(each.step, *each.path[:-1]),
+            remedy=f"choose for the groups qkv, attention-output, mlp instead of per: {each.per}, or leave out {use}",
+        )
 
     def _spread(self, found: Parameter) -> list[Parameter]:
         """Give a parameter that is chosen per block or layer one choice for each."""

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pah_opt.recipe.schema import FrozenData, Gate
+from pah_opt.recipe.schema import FrozenData, Gate, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 Objective = Literal["latency", "size", "macs", "params", "energy"]
 FIGURES: dict[Objective, str] = {
     "latency": "latency_p50_ms", "size": "artifact_bytes", "macs": "macs", "params": "params", "energy": "j_per_image",
 }  # fmt: skip
 """The figure that each objective minimises, as reports name it."""
+SAME_FIGURE = frozenset({"latency_ms", "speedup_x"})
+"""Two ways of limiting the latency, of which a budget has one."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -50,6 +53,21 @@ class Budget(FrozenData):
             )
         return self
 
+    @classmethod
+    def of(cls, given: Mapping[str, Any], base: Budget | None = None) -> Budget:
+        """Make a budget of what is given; what is not is taken from ``base``.
+
+        >>> Budget.of({"speedup_x": 2}, Budget(latency_ms=9, file_mb=30)).limits().keys()
+        dict_keys(['top1_drop_pp', 'artifact_bytes', 'speedup_p50_x'])
+
+        Raises:
+            RecipeError: a limit means nothing, or two given ones contradict one another.
+        """
+        kept = {} if base is None else base.model_dump(exclude_unset=True)
+        if given.keys() & SAME_FIGURE:  # another way of limiting the latency counts instead, not as well
+            kept = {name: value for name, value in kept.items() if name not in SAME_FIGURE}
+        return cls(**{**kept, **given})
+
     @property
     def figure(self) -> str:
         """Name of the figure that is minimised."""
@@ -74,6 +92,10 @@ class Budget(FrozenData):
         }  # fmt: skip
         gates = {name: Gate(max=value) for name, value in most.items() if value is not None}
         return gates | ({} if self.speedup_x is None else {"speedup_p50_x": Gate(min=self.speedup_x)})
+
+    def gated(self, recipe: Recipe, name: str | None = None) -> Recipe:
+        """Return a recipe with the limits as its gates, under another name if one is given."""
+        return Recipe(**{**recipe.to_data(), "name": name or recipe.name, "gates": self.limits()})
 
     def excess(self, figures: Mapping[str, float | None]) -> dict[str, float]:
         """Return by how much each known figure misses its limit, as a share of it; nothing for those that keep it.

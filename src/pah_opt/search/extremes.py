@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple
 
 from pah_opt.errors import Problem, RecipeError
 from pah_opt.search.judge import DOUBTED_LATENCY, SLACK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pah_opt.search.bound import BoundSpace, Values
     from pah_opt.search.budget import Budget
@@ -19,6 +20,23 @@ if TYPE_CHECKING:
 PLANNED = {"params": 1.0, "macs": 1.0, "artifact_bytes": SLACK, "latency_p50_ms": DOUBTED_LATENCY}
 """Figures that can be predicted, and how far below the prediction the truth may lie."""
 MOST_PLANS = 60
+SHARES = (1.0, 0.0, 0.5)
+"""Of every range: where the search for an extreme begins."""
+EXCESS = "excess"
+"""By how much a recipe misses all limits together, as a sum of shares: no figure of a report, but found like one."""
+NAME = "extreme"
+
+
+class Checked(NamedTuple):
+    """What planning the strongest recipes of a space gave.
+
+    Args:
+        strongest: for each limited figure that can be planned, and for all of them together.
+        doubt: why the limits may not be met together, although each can be; None where a planned recipe meets them.
+    """
+
+    strongest: list[Values]
+    doubt: str | None = None
 
 
 @dataclass
@@ -30,14 +48,33 @@ class Extremes:
         judge: predicts.
         by_place: try each place's choice by itself too, not only the same one at all places: slower, and finds more
             where places differ in what makes them cheap.
-        most_plans: how many recipes are planned at most.
+        most_plans: how many recipes are planned at most for each figure.
+        limits: for the figure :data:`EXCESS`: the most of each figure that may be had.
     """
 
     bound: BoundSpace
     judge: Judge
     by_place: bool = True
     most_plans: int = MOST_PLANS
-    _known: dict[str, dict[str, float] | None] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
+    _known: dict[str, dict[str, float] | RecipeError] = field(default_factory=dict)
+    _planned: int = 0
+
+    def refusal(self) -> RecipeError | None:
+        """Return why the first recipe cannot be planned, where none of ``most_plans`` can: ends, middle, random ones.
+
+        One that can be is enough, so that this takes a single plan as a rule.
+        """
+        generator = Random(0)
+        first: RecipeError | None = None
+        for number in range(self.most_plans):
+            found = self._plan(
+                _all(self.bound, SHARES[number]) if number < len(SHARES) else self.bound.at_random(generator)
+            )
+            if not isinstance(found, RecipeError):
+                return None
+            first = first or found
+        return first
 
     def least(self, figure: str) -> tuple[float, Values] | None:
         """Return the least value of a figure that was found, and how; None when nothing could be planned.
@@ -46,9 +83,10 @@ class Extremes:
         whole turn improves nothing. That finds the least of the space where parameters do not work against one
         another, as with limits of size; it looks at no more than ``most_plans``.
         """
+        self._planned = 0
         best: tuple[float, Values] | None = None
-        for share in (1.0, 0.0, 0.5):
-            values = self.bound.choose(lambda each, share=share: _start(each, share))  # type: ignore[misc]
+        for share in SHARES:
+            values = _all(self.bound, share)
             found = self._figure(values, figure)
             if found is not None and (best is None or found < best[0]):
                 best = (found, values)
@@ -81,50 +119,82 @@ class Extremes:
         """Give all ``places`` the same value, each of their values in turn; return the best of all."""
         there = [each.name for each in places if each.name in best[1]]
         for value in places[0].probes() if there else ():
-            if len(self._known) >= self.most_plans:
-                break
             values = self._alternative(there, value, best[1])
+            if self._planned >= self.most_plans and not self._is_known(values):
+                continue
             found = self._figure(values, figure)
             if found is not None and found < best[0]:
                 best = (found, values)
         return best
 
+    def _is_known(self, values: Values) -> bool:
+        recipe = self.bound.recipe(values, NAME)
+        return recipe is None or recipe.sha256 in self._known
+
     def _figure(self, values: Values, figure: str) -> float | None:
-        recipe = self.bound.recipe(values, "extreme")
+        predicted = self._plan(values)
+        if isinstance(predicted, RecipeError):
+            return None
+        found = self._excess(predicted) if figure == EXCESS else predicted.get(figure)
+        return None if found is None else float(found)
+
+    def _excess(self, predicted: Mapping[str, float | None]) -> float:
+        known = ((value / PLANNED[name], limit) for name, limit in self.limits.items()
+                 if (value := predicted.get(name)) is not None)  # fmt: skip
+        return sum(max(0.0, value / limit - 1.0) for value, limit in known)
+
+    def _plan(self, values: Values) -> Mapping[str, float | None] | RecipeError:
+        recipe = self.bound.recipe(values, NAME)
         if recipe is None:
-            dense = self.judge.dense.get(figure)
-            return None if dense is None else float(dense)
+            return self.judge.dense
         if recipe.sha256 not in self._known:
+            self._planned += 1
             try:
                 self._known[recipe.sha256] = self.judge.predict(recipe)
-            except RecipeError:
-                self._known[recipe.sha256] = None
-        predicted = self._known[recipe.sha256]
-        return None if predicted is None else predicted.get(figure)
+            except RecipeError as error:
+                self._known[recipe.sha256] = error
+        return self._known[recipe.sha256]
 
 
-def _start(each: Parameter, share: float) -> Value:
-    return each.at(share if each.path else 1.0)
+def _all(bound: BoundSpace, share: float) -> Values:
+    """Choose that share of every range, with every optional step."""
+    return bound.choose(lambda each: each.at(share if each.path else 1.0))
 
 
-def check_limits(bound: BoundSpace, judge: Judge, budget: Budget) -> list[Values]:
-    """Return the strongest recipe for each limited figure that can be planned.
+def check_limits(bound: BoundSpace, judge: Judge, budget: Budget) -> Checked:
+    """Return the strongest recipes of the space.
+
+    Limits that are missed together only are a doubt and no error: what is the least of one figure is known, what can
+    be had of several at a time is searched for.
 
     Raises:
-        RecipeError: a limit that no recipe of the space can meet; says the nearest that can be had.
+        RecipeError: a limit that no recipe of the space can meet, with the nearest that can be had; or nothing in the
+            space can be planned.
     """
-    extremes = Extremes(bound, judge)
-    problems, strongest = [], []
-    for name, limit in _limits(budget, judge).items():
-        found = extremes.least(name)
-        if found is None:
-            continue
-        strongest.append(found[1])
-        if found[0] / PLANNED[name] > limit:
-            problems.append(_problem(name, limit, found, bound))
+    limits = _limits(budget, judge)
+    extremes = Extremes(bound, judge, limits=limits)
+    refused = extremes.refusal()
+    if refused is not None:
+        raise RecipeError(
+            refused.problems,
+            f"none of the recipes of space {bound.space.name!r} that were looked at can be run; the first of them",
+        )
+    least = {name: found for name in limits if (found := extremes.least(name)) is not None}
+    problems = [
+        _problem(name, limits[name], found, bound)
+        for name, found in least.items()
+        if found[0] / PLANNED[name] > limits[name]
+    ]
     if problems:
         raise RecipeError(problems, f"no recipe of space {bound.space.name!r} can meet the limits")
-    return strongest
+    together = extremes.least(EXCESS) if len(least) > 1 else None
+    strongest = [values for _, values in [*least.values(), *([together] if together else [])]]
+    if together is None or not together[0]:
+        return Checked(strongest)
+    return Checked(
+        strongest, f"each limit can be met, but no recipe that was planned meets {' and '.join(least)} together; the "
+        f"nearest misses them by {100 * together[0]:.0f} % in all: {_written(together[1], bound)}",
+    )  # fmt: skip
 
 
 def _limits(budget: Budget, judge: Judge) -> dict[str, float]:
@@ -136,9 +206,12 @@ def _limits(budget: Budget, judge: Judge) -> dict[str, float]:
 
 
 def _problem(name: str, limit: float, found: tuple[float, Values], bound: BoundSpace) -> Problem:
-    recipe = bound.recipe(found[1], "nearest")
-    how = "the dense model" if recipe is None else recipe.to_json().replace("\n", " ")
     return Problem(
         f"{name} is limited to {limit:,.6g}, and the least found in this space is {found[0]:,.6g}",
-        remedy=f"loosen the limit, or widen the space; the nearest: {' '.join(how.split())}",
+        remedy=f"loosen the limit, or widen the space; the nearest: {_written(found[1], bound)}",
     )
+
+
+def _written(values: Values, bound: BoundSpace) -> str:
+    recipe = bound.recipe(values, "nearest")
+    return "the dense model" if recipe is None else " ".join(recipe.to_json().split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pah_opt.errors import PahOptError
+from pah_opt.measure.trouble import forget_out_of_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,8 +52,9 @@ def _latency(planned: Plan, registry: Registry, table: LatencyTable, adapter: Mo
 def _asked(table: LatencyTable, model: nn.Module, adapter: ModelAdapter) -> float | None:
     try:
         return table.predict(model, adapter)
-    except PahOptError:
-        return None  # a plugin's step may leave a model that its adapter no longer reads
+    except Exception as error:  # noqa: BLE001  # a plugin's layers may not be readable, and timing takes memory
+        forget_out_of_memory(error)
+        return None
 
 
 def learn(table: LatencyTable, model: nn.Module, adapter: ModelAdapter) -> None:

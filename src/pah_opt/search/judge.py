@@ -11,7 +11,7 @@ from pah_opt.measure.accuracy import predict
 from pah_opt.measure.model import model_figures
 from pah_opt.measure.nvml import open_gpu
 from pah_opt.measure.settings import MeasureSettings
-from pah_opt.measure.trouble import is_out_of_memory, release_memory
+from pah_opt.measure.trouble import forget_out_of_memory
 from pah_opt.models import find_adapter
 from pah_opt.pipeline import apply, plan
 from pah_opt.progress import Progress
@@ -66,7 +66,7 @@ class Judge:
         racing: stop hopeless trials on part of the images.
         screening: predict before anything runs, and leave out what is over a limit.
         registry: the strategies; None for every installed one.
-        dense: figures of the dense model, once :meth:`prepare` has measured them.
+        dense: figures of the dense model: those of an earlier run, or what :meth:`prepare` measures.
         table: timings that predict latencies.
     """
 
@@ -97,7 +97,7 @@ class Judge:
         return find_adapter(self.model, self.strategies.adapters)
 
     def prepare(self) -> Looker:
-        """Measure the dense model, once.
+        """Measure the dense model, once; figures in ``dense`` stay, since earlier records are relative to them.
 
         Raises:
             MeasurementError: a figure that the budget needs cannot be measured here.
@@ -105,8 +105,8 @@ class Judge:
         if self.looker is None:
             self._check_energy()
             answers = predict(self.model, self.adapter, self.validation)
-            self.dense = {"top1": answers.top1, "top1_drop_pp": 0.0}
-            self.dense |= self._weighed() | self._costs(self.model)
+            if not self.dense:
+                self.dense = {"top1": answers.top1, "top1_drop_pp": 0.0} | self._weighed() | self._costs(self.model)
             self._calibrate()
             self.looker = Looker(self.validation, answers, self.budget.top1_drop_pp, self.racing)
         return self.looker
@@ -218,9 +218,5 @@ class Judge:
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    cause: BaseException | None = error
-    while cause is not None and not is_out_of_memory(cause):
-        cause = cause.__cause__  # the pipeline names the step, and keeps what the step raised as its cause
-    if cause is not None:
-        release_memory()
-    return {"state": "failed" if cause is None else "out-of-memory", "reason": f"{type(error).__name__}: {error}"}
+    state = "out-of-memory" if forget_out_of_memory(error) else "failed"
+    return {"state": state, "reason": f"{type(error).__name__}: {error}"}

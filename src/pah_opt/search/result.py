@@ -38,13 +38,14 @@ class SearchResult:
         pick: the cheapest recipe that keeps the limits on the validation images, with the limits as its gates; None
             where there is none.
         report: the dense model and the pick, measured once on the test images, with intervals and gates; None without
-            a pick.
+            a pick, and where it could not be measured, which ``notes`` say.
         importances: how much each parameter matters, shares of 1, by figure.
         validation_images: how many images decided.
         seconds: of search, earlier runs included.
         interrupted: whether ctrl-C ended it.
         exhausted: whether every recipe of the space was tried.
         why_no_pick: why there is no pick, and the nearest trial.
+        notes: what a reader must know: why the pick has no report, or that it is not the first that test images saw.
     """
 
     space: Space
@@ -60,6 +61,7 @@ class SearchResult:
     interrupted: bool = False
     exhausted: bool = False
     why_no_pick: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def keeps_limits(self) -> bool:
@@ -67,8 +69,8 @@ class SearchResult:
         return any(record.keeps(self.budget) for record in self.front)
 
     def recipes(self) -> tuple[Recipe, ...]:
-        """Return the recipes of the front, cheapest first; the dense model is none."""
-        return tuple(record.made() for record in self.front if record.recipe is not None)
+        """Return the recipes of the front, cheapest first, with the limits as their gates; the dense model is none."""
+        return tuple(self.budget.gated(record.made()) for record in self.front if record.recipe is not None)
 
     def to_data(self) -> dict[str, Any]:
         """Return it as JSON data."""
@@ -80,6 +82,7 @@ class SearchResult:
             "front": [record.number for record in self.front],
             "pick": None if self.pick is None else self.pick.to_data(),
             "why_no_pick": self.why_no_pick,
+            "notes": list(self.notes),
             "importances": {name: dict(found) for name, found in self.importances.items()},
             "validation_images": self.validation_images,
             "seconds": self.seconds,

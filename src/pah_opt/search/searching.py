@@ -6,12 +6,14 @@ import hashlib
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.data import as_data, check_fit
 from pah_opt.errors import RecipeError, SearchError
 from pah_opt.measure.settings import MeasureSettings
+from pah_opt.measure.trouble import forget_out_of_memory
 from pah_opt.models import find_adapter
 from pah_opt.pipeline import apply
 from pah_opt.progress import Progress, default_progress
@@ -21,9 +23,10 @@ from pah_opt.search.bound import BoundSpace, Values
 from pah_opt.search.budget import Budget
 from pah_opt.search.child import Child
 from pah_opt.search.engines import Engine, Local
-from pah_opt.search.extremes import Extremes, check_limits
-from pah_opt.search.inputs import cut, model_digest
+from pah_opt.search.extremes import Checked, Extremes, check_limits
+from pah_opt.search.inputs import cut, device_name, model_digest
 from pah_opt.search.judge import Judge
+from pah_opt.search.looks import Looks
 from pah_opt.search.loop import Loop
 from pah_opt.search.proposing import Proposer, Survey, best_of
 from pah_opt.search.ray_engine import RayEngine
@@ -97,9 +100,10 @@ def search(
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
         held.enter_context(locked(folder, "search", SearchError))
         run = _Run(model, data, limits, read, folder, registry, progress or default_progress(), chosen)
-        result = run.search(measure)
-        if out is not None:
-            result.write(folder)
+        result = run.search()
+        result.write(folder)  # what was found is kept, whatever becomes of the measuring that follows
+        result = run.measured(result, measure)
+        result.write(folder)
     return result
 
 
@@ -113,10 +117,7 @@ def _settings(given: Mapping[str, Any]) -> Settings:
 
 
 def _budget(given: Budget | Mapping[str, Any] | None, space: Space) -> Budget:
-    if isinstance(given, Budget):
-        return given
-    base = {} if space.budget is None else space.budget.model_dump(exclude_unset=True)
-    return Budget(**{**base, **(given or {})})
+    return given if isinstance(given, Budget) else Budget.of(given or {}, space.budget)
 
 
 class _Run:
@@ -140,20 +141,24 @@ class _Run:
             registry,
         )  # fmt: skip
 
-    def search(self, measure: MeasureSettings | None) -> SearchResult:
-        """Search, and measure the pick."""
+    def search(self) -> SearchResult:
+        """Search; the pick is not measured yet."""
         began = time.perf_counter()
-        study = Study(
+        self.study = study = Study(
             self.folder, self.bound, self.budget, self._fingerprint(), sampler=self.settings.sampler,
             seed=self.settings.seed, parallel=self.settings.engine == "ray",
         )  # fmt: skip
         self.progress.message("measuring the dense model")
+        self.judge.dense = study.dense
         self.judge.prepare()
+        study.keep_dense(self.judge.dense)
         records = study.records
-        strongest = check_limits(self.bound, self.judge, self.budget)
+        checked = check_limits(self.bound, self.judge, self.budget)
+        if checked.doubt is not None:
+            self.progress.message(checked.doubt)
         proposer = Proposer(
             self.bound, self.budget, self.settings.seed + len(records),
-            [*simple_starts(self.bound), *strongest] if self.settings.starts else [],
+            [*simple_starts(self.bound), *checked.strongest] if self.settings.starts else [],
             # A search that goes on has had its scan.
             (lambda: self._survey(scan=not records)) if self.settings.starts else None,
             self.settings.neighbours, self._predicted_cost,
@@ -165,7 +170,7 @@ class _Run:
             records=[record for record in records if record.state != "repeated"],
         )  # fmt: skip
         loop.run()
-        return self._result(loop, study, measure)
+        return self._result(loop, study, checked)
 
     @property
     def _limit_s(self) -> float:
@@ -208,25 +213,39 @@ class _Run:
             "model": model_digest(self.model),
             "data": hashlib.sha256(data.encode()).hexdigest(),
             "budget": self.budget.model_dump_json(),
+            "device": device_name(next(self.model.parameters()).device),
+            "calibration_images": str(self.settings.calibration_images),
         }
 
-    def _result(self, loop: Loop, study: Study, measure: MeasureSettings | None) -> SearchResult:
+    def _result(self, loop: Loop, study: Study, checked: Checked) -> SearchResult:
         best = best_of(loop.records, self.budget)
         kept = [record for record in best if record.keeps(self.budget) and record.recipe is not None]
-        pick = None
-        if kept:
-            found = kept[0].made().to_data() | {"name": f"{self.bound.space.name}-pick"}
-            pick = type(kept[0].made())(**found, gates=self.budget.limits())
-        seconds = loop.elapsed_s
+        pick = self.budget.gated(kept[0].made(), f"{self.bound.space.name}-pick") if kept else None
         return SearchResult(
-            self.bound.space, self.budget, self.judge.dense, tuple(loop.records), tuple(best), pick,
-            None if pick is None else self._measured(pick, measure), study.importances(),
-            len(self.judge.validation), seconds, loop.interrupted, loop.exhausted,
+            self.bound.space, self.budget, self.judge.dense, tuple(loop.records), tuple(best), pick, None,
+            study.importances(), len(self.judge.validation), loop.elapsed_s, loop.interrupted, loop.exhausted,
             None if pick else no_pick(loop.records, self.budget),
+            (checked.doubt,) if checked.doubt and pick is None else (),
         )  # fmt: skip
 
+    def measured(self, result: SearchResult, measure: MeasureSettings | None) -> SearchResult:
+        """Measure the pick on the test images, unless an earlier run did; what goes wrong becomes a note."""
+        if result.pick is None:
+            return result
+        looks = Looks(self.study, self.folder, f"{result.pick.sha256} {self.data.test.fingerprint}")
+        report, notes = looks.earlier(), list(result.notes)
+        if report is None:
+            try:
+                report = self._measured(result.pick, measure)
+            except Exception as error:  # noqa: BLE001  # a strategy may raise anything, and the search is over and kept
+                forget_out_of_memory(error)
+                said = f"the pick could not be measured on the test images: {type(error).__name__}: {error}"
+                return replace(result, notes=(*notes, said))
+            looks.keep(report)
+        return replace(result, report=report, notes=(*notes, *looks.notes()))
+
     def _measured(self, pick: Recipe, measure: MeasureSettings | None) -> Report:
-        """Make the pick again, and measure it on the test images: for the first and only time."""
+        """Make the pick again, and measure it on the test images."""
         self.progress.message("measuring the pick on the test images")
         data = Data(test=self.data.test, train=self.judge.training)
         artifact = apply(

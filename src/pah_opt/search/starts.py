@@ -9,23 +9,27 @@ from typing import TYPE_CHECKING
 import torch
 
 from pah_opt.errors import PahOptError
+from pah_opt.measure.trouble import forget_out_of_memory
 from pah_opt.pipeline import apply
 from pah_opt.progress import Progress
+from pah_opt.search.forecast import learn
 from pah_opt.search.knapsack import allocate
+from pah_opt.search.proxy import output_errors
 from pah_opt.splits import Data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
 
     from pah_opt.search.bound import BoundSpace, Values
     from pah_opt.search.judge import Judge
     from pah_opt.search.parameters import Parameter, Value
+    from pah_opt.splits import Split
 
 SCAN_IMAGES = 64
 SHARES = (0.0, 0.25, 0.5, 0.75)
-"""Of the way from the smallest to the largest file; one allocation for each."""
+"""Of the way from the cheapest to the dearest model; one allocation for each."""
 
 
 def simple_starts(bound: BoundSpace) -> list[Values]:
@@ -59,23 +63,25 @@ class Damage:
     """One choice at one place, everything else as little changed as the space allows.
 
     Args:
-        place: name of the parameter.
-        choice: its value as it is stored.
-        bytes: planned bytes of the model.
-        divergence: mean Kullback-Leibler divergence of the class probabilities from the dense model's, in nats.
+        predicted: figures of the model, named as in reports.
+        harm: mean Kullback-Leibler divergence of the class probabilities from the dense model's, in nats; where it was
+            estimated, the relative squared error of the layers' outputs.
     """
 
-    place: str
-    choice: Value
-    bytes: float
-    divergence: float
+    predicted: Mapping[str, float]
+    harm: float
+
+
+Damages = dict[str, dict["Value", Damage]]
+"""By name of the place and choice; a choice that cannot be made at a place is missing there."""
 
 
 def knapsack_starts(bound: BoundSpace, judge: Judge, limit_s: float = float("inf")) -> list[Values]:
-    """Return allocations of per-layer choices that damage least for the bytes they leave.
+    """Return allocations of per-layer choices that damage least for what they cost.
 
     Every choice at every place is tried alone (on a few training images; any strategy's), and a knapsack adds up the
-    damages. The scan is given up as soon as it is plain that it would take longer than ``limit_s``.
+    damages. As soon as it is plain that this would take longer than ``limit_s``, damages are estimated instead, from
+    one model for each choice (see :mod:`pah_opt.search.proxy`). When that takes too long too, there are no allocations.
 
     Args:
         bound: the space.
@@ -106,17 +112,21 @@ class Scan:
     judge: Judge
     places: tuple[Parameter, ...]
 
-    def run(self, until: float) -> dict[tuple[str, Value], Damage] | None:
-        """Return the damage of each choice at each place; None when one cannot be tried, or all not in time.
+    def run(self, until: float) -> Damages | None:
+        """Return the damages, measured or at least estimated; None when not all can be had in time.
+
+        A choice that is refused, crashes or runs out of memory at a place is left out there: it is no start either.
 
         Args:
             until: a time of :func:`time.perf_counter`.
         """
         images = self.judge.training.subset(range(min(SCAN_IMAGES, len(self.judge.training))))
-        pixels = torch.cat([batch.pixel_values for batch in images.batches(SCAN_IMAGES)])
-        dense = self._log_probabilities(self.judge.model, pixels)
         gentlest = self._gentlest()
-        found: dict[tuple[str, Value], Damage] = {}
+        return self._measured(images, gentlest, until) or self._estimated(images, gentlest, until)
+
+    def _measured(self, images: Split, gentlest: Value, until: float) -> Damages | None:
+        dense = self._log_probabilities(self.judge.model, images)
+        found: Damages = {place.name: {} for place in self.places}
         cells = [(place, choice) for place in self.places for choice in place.labels]
         began = time.perf_counter()
         for done, (place, choice) in enumerate(cells):
@@ -124,30 +134,91 @@ class Scan:
             expected = (now - began) / done * (len(cells) - done) if done else 0.0
             if now + expected > until:
                 return None
-            values = self._only({each.name: gentlest for each in self.places} | {place.name: choice})
-            damage = self._try(values, pixels, dense)
-            if damage is None:
-                return None
-            found[place.name, choice] = Damage(place.name, choice, *damage)
+            damage = self._try(self._alone(place, choice, gentlest), images, dense)
+            if damage is not None:
+                found[place.name][choice] = damage
         return found
 
-    def allocations(self, found: dict[tuple[str, Value], Damage]) -> Iterator[Values]:
-        """Yield the best choices for several sizes."""
-        rows = [[found[place.name, choice] for choice in place.labels] for place in self.places]
-        costs = [[damage.bytes - min(d.bytes for d in row) for damage in row] for row in rows]
+    def _estimated(self, images: Split, gentlest: Value, until: float) -> Damages | None:
+        """Estimate the damages from models that have the same choice at all places."""
+        errors: dict[Value, Mapping[str, float] | None] = {}
+        for choice in self.places[0].labels:
+            if time.perf_counter() >= until:
+                return None
+            errors[choice] = self._errors(choice, images)
+        found: Damages = {place.name: {} for place in self.places}
+        for place in self.places:
+            for choice, error in errors.items():
+                if time.perf_counter() >= until:
+                    return None
+                predicted = None if error is None else self._predicted(self._alone(place, choice, gentlest))
+                if error is not None and predicted is not None:
+                    found[place.name][choice] = Damage(predicted, error.get(str(place.path[-1]), 0.0))
+        return found
+
+    def _errors(self, choice: Value, images: Split) -> Mapping[str, float] | None:
+        """Return the errors of one choice by place; None when it cannot be made.
+
+        One that is refused everywhere at once does nothing (every layer left as it is), or is refused alone too.
+        """
+        values = self._only({each.name: choice for each in self.places})
+        if self._predicted(values) is None:
+            return {}
+        try:
+            made = self._made(values)
+            return output_errors(
+                self.judge.model, made, self.judge.adapter, images, [str(each.path[-1]) for each in self.places]
+            )
+        except Exception as error:  # noqa: BLE001  # as in a trial: a strategy may raise anything, and the search goes on
+            forget_out_of_memory(error)
+            return None
+
+    def _made(self, values: Values) -> nn.Module:
+        """Make a model; its layers are learnt by the table, or else its latency could not be predicted."""
+        recipe = self.bound.recipe(values, "scan")
+        if recipe is None:
+            return self.judge.model
+        made = apply(
+            self.judge.model, recipe, Data(test=self.judge.validation, train=self.judge.training), on_collapse="ignore",
+            registry=self.judge.registry, calibration_images=self.judge.calibration_images, progress=Progress(),
+        ).model  # fmt: skip
+        if self.judge.table is not None:
+            learn(self.judge.table, made, self.judge.adapter)
+        return made
+
+    def _alone(self, place: Parameter, choice: Value, gentlest: Value) -> Values:
+        return self._only({each.name: gentlest for each in self.places} | {place.name: choice})
+
+    def allocations(self, found: Damages) -> Iterator[Values]:
+        """Yield the best choices for several sizes of each figure that the budget names; none where a place has none.
+
+        Where no such figure could be predicted for every choice (energy, say), the size of the file stands for it.
+        """
+        cells = [damage for row in found.values() for damage in row.values()]
+        if not all(found.values()):
+            return
+        named = dict.fromkeys((self.judge.budget.figure, *self.judge.budget.limits()))
+        known = [figure for figure in named if all(figure in damage.predicted for damage in cells)]
+        for figure in known or ["artifact_bytes"]:
+            yield from self._allocations(found, figure)
+
+    def _allocations(self, found: Damages, figure: str) -> Iterator[Values]:
+        rows = [list(found[place.name].values()) for place in self.places]
+        least = [min(damage.predicted[figure] for damage in row) for row in rows]
+        costs = [[damage.predicted[figure] - low for damage in row] for row, low in zip(rows, least, strict=True)]
         most = sum(max(row) for row in costs)
         for share in SHARES:
-            chosen = allocate(costs, [[damage.divergence for damage in row] for row in rows], share * most)
+            chosen = allocate(costs, [[damage.harm for damage in row] for row in rows], share * most)
             if chosen is not None:
                 picks = zip(self.places, chosen, strict=True)
-                yield self._only({place.name: place.labels[index] for place, index in picks})
+                yield self._only({place.name: list(found[place.name])[index] for place, index in picks})
 
     def _gentlest(self) -> Value:
         """Return the choice that leaves the largest model when all places take it: it changes least."""
         sizes: dict[Value, float] = {}
         for choice in self.places[0].labels:
-            size = self._bytes(self._only({each.name: choice for each in self.places}))
-            sizes[choice] = -1.0 if size is None else size
+            predicted = self._predicted(self._only({each.name: choice for each in self.places}))
+            sizes[choice] = -1.0 if predicted is None else predicted["artifact_bytes"]
         return max(sizes, key=lambda choice: sizes[choice])
 
     def _only(self, chosen: Values) -> Values:
@@ -161,30 +232,30 @@ class Scan:
 
         return self.bound.choose(pick)
 
-    def _bytes(self, values: Values) -> float | None:
+    def _predicted(self, values: Values) -> dict[str, float] | None:
         recipe = self.bound.recipe(values, "scan")
         try:
-            return None if recipe is None else self.judge.predict(recipe)["artifact_bytes"]
+            return None if recipe is None else self.judge.predict(recipe)
         except PahOptError:
-            return None  # every layer left as it is: no effect, so no recipe; it would be as large as the dense model
+            return None  # refused, by its strategy or for what it would leave undone
 
-    def _try(self, values: Values, pixels: Tensor, dense: Tensor) -> tuple[float, float] | None:
-        recipe = self.bound.recipe(values, "scan")
-        size = self._bytes(values)
-        if recipe is None or size is None:
-            return float(self.judge.dense["artifact_bytes"] or 0.0), 0.0
-        data = Data(test=self.judge.validation, train=self.judge.training)
-        try:
-            made = apply(
-                self.judge.model, recipe, data, on_collapse="ignore", registry=self.judge.registry,
-                calibration_images=self.judge.calibration_images, progress=Progress(),
-            )  # fmt: skip
-        except PahOptError:
+    def _try(self, values: Values, images: Split, dense: Tensor) -> Damage | None:
+        if self._predicted(values) is None:
             return None
-        other = self._log_probabilities(made.model, pixels)
-        return size, float((dense.exp() * (dense - other)).sum(dim=1).mean())
+        try:
+            other = self._log_probabilities(self._made(values), images)
+        except Exception as error:  # noqa: BLE001  # as in a trial: a strategy may raise anything, and the search goes on
+            forget_out_of_memory(error)
+            return None
+        predicted = self._predicted(values)  # again: the table knows its layers now
+        return (
+            None if predicted is None else Damage(predicted, float((dense.exp() * (dense - other)).sum(dim=1).mean()))
+        )
 
     @torch.inference_mode()
-    def _log_probabilities(self, model: nn.Module, pixels: Tensor) -> Tensor:
-        device = next(model.parameters()).device
-        return self.judge.adapter.logits(model(pixels.to(device))).double().log_softmax(dim=1).cpu()
+    def _log_probabilities(self, model: nn.Module, images: Split) -> Tensor:
+        """Answer the images at the size that this model takes."""
+        adapter, device = self.judge.adapter, next(model.parameters()).device
+        batches = images.resized(*adapter.layout(model).image_size).batches(SCAN_IMAGES)
+        logits = [adapter.logits(model(batch.pixel_values.to(device))) for batch in batches]
+        return torch.cat(logits).double().log_softmax(dim=1).cpu()

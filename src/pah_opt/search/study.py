@@ -112,8 +112,10 @@ class Study:
 
     def _check(self, folder: Path, fingerprint: Mapping[str, str]) -> None:
         stored = self.study.user_attrs.get("fingerprint")
-        if stored is None:
-            self.study.set_user_attr("fingerprint", dict(fingerprint))
+        if stored is None or not self.study.get_trials(deepcopy=False):
+            # A search that ended before its first trial (limits that nothing meets) binds the folder to nothing.
+            for name, value in {"fingerprint": dict(fingerprint), "dense": {}, "measured": []}.items():
+                self.study.set_user_attr(name, value)
         elif stored != dict(fingerprint):
             other = [name for name, value in fingerprint.items() if stored.get(name) != value]
             raise SearchError(
@@ -125,6 +127,24 @@ class Study:
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state == self._optuna.trial.TrialState.RUNNING:
                 self.study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
+
+    @property
+    def dense(self) -> dict[str, float | None]:
+        """Figures of the dense model, to which those of the records are relative; empty until they are kept."""
+        return dict(self.study.user_attrs.get("dense", {}))
+
+    def keep_dense(self, figures: Mapping[str, float | None]) -> None:
+        """Keep the figures of the dense model for runs that go on from here."""
+        self.study.set_user_attr("dense", dict(figures))
+
+    @property
+    def measured(self) -> list[str]:
+        """Which picks were measured on the test images, in that order."""
+        return list(self.study.user_attrs.get("measured", []))
+
+    def keep_measured(self, key: str) -> None:
+        """Keep that a pick was measured on the test images; once each."""
+        self.study.set_user_attr("measured", list(dict.fromkeys([*self.measured, key])))
 
     @property
     def records(self) -> list[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from click.testing import Result
+
+    from pah_opt.measure.settings import MeasureSettings
 
 
 @pytest.fixture
@@ -53,3 +56,17 @@ def test_plan_predicts_each_step_from_the_config_alone(run: Callable[..., Result
     result = run("plan", str(recipe), "--model", str(tmp_path), "--no-data")
     assert result.exit_code == 0, result.output
     assert "1. structured-pruning" in result.output
+
+
+def test_run_measures_the_batches_that_it_is_told(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def stop(*_: object, settings: MeasureSettings, **__: object) -> None:
+        seen.append(settings.batch_sizes)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("pah_opt.workflow.Source.load", lambda *_, **__: SimpleNamespace(data=None, model=None))
+    monkeypatch.setattr("pah_opt.workflow.run_recipes", stop)
+    for batches in ([], ["--batch", "8"]):
+        assert run("run", "cli-half", *batches).exit_code == 0
+    assert seen == [(1, 32), (8,)]

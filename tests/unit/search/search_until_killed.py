@@ -1,7 +1,8 @@
-"""A search that says how many trials it has finished, and is killed meanwhile; run again it goes on."""
+"""A search that writes down the trials it has finished, and is killed meanwhile; run again it goes on."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ ended = loop.Loop._ended  # what is called when a trial is in the storage
 
 def counted(self: loop.Loop, trial: object, record: loop.Record) -> loop.Record:
     found = ended(self, trial, record)
-    (folder / "finished.new").write_text(str(len(self.records)))
+    (folder / "finished.new").write_text(json.dumps([each.to_data() for each in self.records]))
     (folder / "finished.new").rename(folder / "finished")
     return found
 

@@ -86,6 +86,16 @@ def test_a_quantized_layer_is_predicted_once_one_was_seen(judge: Judge) -> None:
     assert table.predict(planned, judge.adapter) is not None
 
 
+def test_a_search_that_goes_on_keeps_the_dense_latency_to_which_its_records_are_relative(judge: Judge) -> None:
+    kept = {**judge.dense, "latency_p50_ms": 1e6}
+    later = replace(judge, dense=dict(kept), looker=None, table=None)
+    later.prepare()
+    assert later.dense == kept
+    figures = later(HALF, Rivals({}), NOTHING).figures
+    assert figures["latency_p50_ms"] == pytest.approx(1e6 / (figures["speedup_p50_x"] or 1.0))
+    assert later.predict(HALF)["latency_p50_ms"] > 1e5, "the table is calibrated on the same figure"
+
+
 def test_parts_of_the_images_grow_and_end_with_all() -> None:
     assert rungs(30) == (30,)
     sizes = rungs(1000)
@@ -124,7 +134,7 @@ def test_the_knapsack_starts_with_what_damages_least(judge: Judge) -> None:
         "per_layer: {per: block, choices: [float, int8-weight-only]}}}]"
     )
     bound = BoundSpace.of(space, default_registry(), judge.model, judge.adapter.layout(judge.model))
-    starts = knapsack_starts(bound, judge)
+    starts = knapsack_starts(bound, replace(judge, budget=Budget(minimise="size")))
     chosen = [[bound.named(name).value(value) for name, value in sorted(values.items())] for values in starts]
     assert ["int8-weight-only", "int8-weight-only"] in chosen
     assert any(sorted(each) == ["float", "int8-weight-only"] for each in chosen)

@@ -22,6 +22,7 @@ from pah_opt.measure.settings import MeasureSettings
 from pah_opt.search import Budget, Record, SearchResult
 from pah_opt.splits import Data
 from pah_opt.storage.lock import locked
+from pah_opt.testing import tiny_vit
 from pah_opt.workflow import Source
 
 HERE = Path(__file__).parent
@@ -77,8 +78,9 @@ def test_the_pick_is_measured_on_test_images_with_an_interval_and_its_gates(foun
 def test_the_folder_holds_recipes_that_run_and_a_page_that_fetches_nothing(
     found: SearchResult, folder: Path, model: nn.Module
 ) -> None:
-    names = sorted(path.stem for path in (folder / "front").iterdir())
-    assert names == sorted(recipe.name for recipe in found.recipes())
+    written = [pah_opt.Recipe.from_yaml(path) for path in sorted((folder / "front").iterdir())]
+    assert written == sorted(found.recipes(), key=lambda recipe: f"{recipe.name}.yaml")
+    assert all(recipe.gates == found.budget.limits() for recipe in written)
     pah_opt.plan(model, pah_opt.Recipe.from_yaml(folder / "pick.yaml"))
     stored = json.loads((folder / "search.json").read_text())
     assert [Record.from_data(each) for each in stored["records"]] == list(found.records)
@@ -93,6 +95,7 @@ def test_a_search_goes_on_without_repeating_a_trial(
 ) -> None:
     more = tiny_search(model, data, out=folder, trials=11)
     assert more.records[:9] == found.records
+    assert more.dense == found.dense
     assert len(more.records) == 11
     recipes = [json.dumps((record.recipe or {}).get("steps")) for record in more.records]
     assert len(set(recipes)) == len(recipes)
@@ -100,13 +103,31 @@ def test_a_search_goes_on_without_repeating_a_trial(
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"space": SPACE.replace("0.9", "0.8")}, "space"), ({"budget": {"minimise": "size"}}, "budget")],
-)
+    [({"space": SPACE.replace("0.9", "0.8")}, "space"), ({"budget": {"minimise": "size"}}, "budget"),
+     ({"calibration_images": 17}, "calibration_images"), ({"model": tiny_vit(image=16, hidden=32, seed=7)}, "model"),
+     ({"training": 399}, "data")],
+)  # fmt: skip
 def test_the_storage_of_another_search_is_refused(
     change: dict[str, Any], named: str, found: SearchResult, folder: Path, model: nn.Module, data: Data
 ) -> None:
+    assert data.train is not None
+    other, training = change.pop("model", model), data.train.subset(range(change.pop("training", len(data.train))))
+    given = data if len(training) == len(data.train) else Data(test=data.test, train=training)
     with pytest.raises(SearchError, match=f"holds another search: its {named} differs"):
-        tiny_search(model, data, out=folder, **change)
+        tiny_search(other, given, out=folder, **change)
+
+
+def test_a_search_does_not_go_on_on_another_device(
+    found: SearchResult, folder: Path, model: nn.Module, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pah_opt.search.searching.device_name", lambda _: "another GPU")
+    with pytest.raises(SearchError, match="holds another search: its device differs"):
+        tiny_search(model, data, out=folder)
+
+
+def test_latencies_of_all_runs_are_relative_to_one_dense_latency(tmp_path: Path, model: nn.Module, data: Data) -> None:
+    runs = [tiny_search(model, data, out=tmp_path, trials=trials, budget={"top1_drop_pp": 99}) for trials in (1, 2)]
+    assert runs[0].dense["latency_p50_ms"] == runs[1].dense["latency_p50_ms"]
 
 
 def test_a_file_that_is_no_storage_is_named(tmp_path: Path, model: nn.Module, data: Data) -> None:
@@ -146,6 +167,51 @@ def test_limits_that_nothing_can_meet_are_said_before_any_trial(model: nn.Module
         tiny_search(model, data, space=space, budget={"params": 1000, "minimise": "size"})
 
 
+def test_limits_can_be_loosened_in_a_folder_where_no_trial_ran(tmp_path: Path, model: nn.Module, data: Data) -> None:
+    space = "steps: [{use: structured-pruning, with: {mlp: {low: 0.1, high: 0.5}}}]"
+    with pytest.raises(RecipeError, match="params is limited"):
+        tiny_search(model, data, space=space, budget={"params": 1000, "minimise": "size"}, out=tmp_path)
+    loose = {"params": 1e9, "minimise": "size", "top1_drop_pp": 99}
+    assert len(tiny_search(model, data, space=space, budget=loose, out=tmp_path, trials=1).records) == 1
+
+
+def test_a_pick_that_cannot_be_measured_loses_nothing_and_one_that_was_is_not_measured_again(
+    tmp_path: Path, model: nn.Module, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: not enough memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pah_opt.search.searching.compare", out_of_memory)
+        failed = tiny_search(model, data, out=tmp_path, trials=2)
+    assert failed.report is None
+    assert "could not be measured on the test images: RuntimeError: DefaultCPUAllocator" in failed.notes[0]
+    assert json.loads((tmp_path / "search.json").read_text())["notes"] == list(failed.notes)
+    assert (tmp_path / "pick.yaml").is_file()
+
+    measured = tiny_search(model, data, out=tmp_path, trials=2)
+    assert measured.report is not None
+    assert not measured.notes
+    monkeypatch.setattr("pah_opt.search.searching.compare", lambda *_, **__: pytest.fail("it was measured again"))
+    assert tiny_search(model, data, out=tmp_path, trials=2).report == measured.report
+
+
+def test_nsga2_proposes_every_trial_and_importances_are_shares_of_one(
+    tmp_path: Path, model: nn.Module, data: Data
+) -> None:
+    given = {"sampler": "nsga2", "starts": False, "neighbours": False, "racing": False}
+    result = tiny_search(model, data, out=tmp_path, trials=12, **given)
+    assert {record.origin for record in result.records} <= {"sampler", "random"}
+    assert sum(record.origin == "sampler" for record in result.records) > 6
+    assert set(result.importances) == {"artifact_bytes", "top1_drop_pp"}
+    for shares in result.importances.values():
+        assert sum(shares.values()) == pytest.approx(1.0, abs=1e-6)
+    page = (tmp_path / "search.html").read_text()
+    for name, share in result.importances["artifact_bytes"].items():
+        assert name in page
+        assert f">{100 * share:.0f} %</td>" in page
+
+
 def test_energy_is_refused_where_nothing_counts_it(model: nn.Module, data: Data) -> None:
     with pytest.raises(MeasurementError, match="energy, which cannot be measured here"):
         tiny_search(model, data, budget={"minimise": "energy"})
@@ -179,15 +245,16 @@ def test_a_killed_search_keeps_every_finished_trial(tmp_path: Path, model: nn.Mo
     victim = subprocess.Popen(script, env=environment, stderr=subprocess.DEVNULL)
     seen = tmp_path / "finished"
     deadline = time.monotonic() + 120
-    while (not seen.exists() or int(seen.read_text() or 0) < 3) and time.monotonic() < deadline:
+    while (not seen.exists() or len(json.loads(seen.read_text())) < 3) and time.monotonic() < deadline:
         time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     assert victim.wait() == -signal.SIGKILL, "it had ended before it could be killed"
-    finished = int(seen.read_text())
+    finished = json.loads(seen.read_text())
     done = subprocess.run([*script, "4"], env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     records = json.loads((tmp_path / "search.json").read_text())["records"]
-    assert len(records) >= max(4, finished)
+    assert len(records) >= max(4, len(finished))
+    assert records[: len(finished)] == finished
     assert len({record["number"] for record in records}) == len(records)
 
 

@@ -14,6 +14,8 @@ from pah_opt.search import Budget, Space, as_space, space_presets
 from pah_opt.search.bound import BoundSpace
 from pah_opt.testing import tiny_vit
 
+PER_BLOCK = "{use: torchao, with: {scheme: int8-dynamic, per_layer: {per: block, choices: [float, int8-dynamic]}}}"
+
 
 def bound(text: str, model: nn.Module, registry: Registry) -> BoundSpace:
     layout = find_adapter(model, registry.adapters).layout(model)
@@ -76,6 +78,14 @@ def test_every_recipe_made_is_valid_and_leaves_out_what_was_not_chosen(model: nn
         ("{use: torchao, with: {scheme: {per: block, choices: [int8-dynamic]}}}", "maps layer patterns to values"),
         ("{use: torchao, with: {scheme: {choices: [int8-dinamic, int8-dynamic]}}}", "did you mean 'int8-dynamic'"),
         ("{use: torchao}", "holds a single recipe"),
+        (
+            f"{{use: depth-pruning, with: {{count: 1}}}}\n  - {PER_BLOCK}",
+            r"line 3.*step 1 \(depth-pruning\) leaves no such block.*for the groups qkv",
+        ),
+        (
+            f"{{use: fused-qkv, optional: true}}\n  - {PER_BLOCK.replace('block', 'layer')}",
+            r"line 3.*step 1 \(fused-qkv\) leaves no such layer",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_space_is_said_with_its_line(
@@ -118,6 +128,18 @@ def test_presets_fit_a_model_and_their_middle_is_a_valid_recipe(name: str, regis
 def test_contradictory_and_meaningless_limits_are_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         Budget(**given)
+
+
+@pytest.mark.parametrize(("given", "kept"), [({"speedup_x": 2}, {"speedup_x"}), ({"latency_ms": 4}, {"latency_ms"}),
+                                             ({"macs": 5}, {"latency_ms", "macs"})])  # fmt: skip
+def test_a_limit_that_is_given_counts_instead_of_the_spaces_own(given: dict[str, Any], kept: set[str]) -> None:
+    budget = Budget.of(given, Budget(latency_ms=9, file_mb=30, minimise="size"))
+    assert (budget.minimise, budget.file_mb) == ("size", 30)
+    named = {
+        name: value for name in ("latency_ms", "speedup_x", "macs") if (value := getattr(budget, name)) is not None
+    }
+    assert set(named) == kept
+    assert named.items() >= given.items()
 
 
 def test_limits_become_gates_and_excess_is_counted_as_a_share() -> None:
