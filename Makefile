@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 .DEFAULT_GOAL := help
 
-.PHONY: help demo study test check lint types imports docs plugins wheels benchmarks clean
+.PHONY: help demo study test check lint types imports docs plugins benchmarks clean
 
 help:            ## show this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -41,18 +41,13 @@ imports: .venv/dev.stamp        ## the directions of imports
 docs: .venv/dev.stamp           ## the documentation site, in out/site; a warning fails it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir out/site
 
-plugins: .venv/dev.stamp        ## build the plugins' wheels, install them apart, run their tests
+plugins:         ## build the wheels of library and plugins, install them in a clean environment, run the plugins' tests
 	rm -rf build/plugins
-	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w build/plugins/wheels ./plugins/*/
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/plugins/site build/plugins/wheels/*.whl
-	OMP_NUM_THREADS=1 PYTHONPATH=build/plugins/site $(RUN) pytest -n 2 --dist worksteal plugins
-
-wheels:          ## the same in an environment of their own, from the wheels of library and plugins; takes minutes
-	rm -rf build/wheels
-	$(PYTHON) -m venv build/wheels/venv
-	build/wheels/venv/bin/pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheels . ./plugins/*/
-	build/wheels/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt build/wheels/*.whl accelerate pytest hypothesis
-	build/wheels/venv/bin/python -m pytest plugins
+	$(PYTHON) -m venv build/plugins/venv
+	build/plugins/venv/bin/pip wheel --quiet --disable-pip-version-check --no-deps -w build/plugins/wheels . ./plugins/*/
+	build/plugins/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
+		build/plugins/wheels/*.whl accelerate hypothesis pytest pytest-xdist
+	OMP_NUM_THREADS=1 build/plugins/venv/bin/python -m pytest -n 2 --dist worksteal plugins
 
 check: lint types imports docs test plugins  ## everything that CI runs
 

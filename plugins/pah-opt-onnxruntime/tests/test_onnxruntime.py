@@ -16,7 +16,7 @@ from pah_opt.testing import PARTNERS, OptimizerContract, tiny_data, tiny_images,
 
 
 class Narrow(OptimizerContract):
-    """Exporting takes seconds: a few layouts and partners stand for the others."""
+    """Exporting takes seconds: a few layouts and partners stand for the others, in both orders."""
 
     __test__ = False
     compatible_layouts = ("hf-vit", "timm-vit")
@@ -95,3 +95,11 @@ def test_nothing_follows_an_engine() -> None:
     steps = (pah_opt.Step.of("onnxruntime"), pah_opt.Step.of("magnitude-pruning", sparsity=0.5))
     with pytest.raises(RecipeError, match="this order works: magnitude-pruning, onnxruntime"):
         made(tiny_vit(), *steps)
+
+
+@pytest.mark.parametrize("partner", PARTNERS)
+@pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime-int8"])
+def test_every_other_order_is_refused_when_planned(engine: str, partner: str) -> None:
+    steps = (pah_opt.Step.of(engine), pah_opt.Step.of(partner, **PARTNERS[partner]))
+    with pytest.raises(RecipeError, match=partner):
+        pah_opt.plan(tiny_vit(), pah_opt.Recipe(steps=steps))

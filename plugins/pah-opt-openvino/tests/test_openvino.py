@@ -12,12 +12,12 @@ from pah_opt_openvino.running import FIXED_SHAPES, Runner, packed, unpacked
 
 import pah_opt
 from pah_opt.errors import ArtifactError, RecipeError
-from pah_opt.models.engine import kept_graph
+from pah_opt.models.engine import engine_call, kept_graph
 from pah_opt.testing import PARTNERS, OptimizerContract, tiny_data, tiny_images, tiny_vit
 
 
 class Narrow(OptimizerContract):
-    """Exporting takes seconds: a few layouts and partners stand for the others."""
+    """Exporting takes seconds: a few layouts and partners stand for the others, in both orders."""
 
     __test__ = False
     compatible_layouts = ("hf-vit", "timm-vit")
@@ -52,11 +52,14 @@ def test_the_engine_answers_what_torch_answers() -> None:
     assert torch.allclose(made(model, pah_opt.Step.of("openvino")).model(images).logits, wanted, atol=1e-4)
 
 
+def int8_constants(graph: Any) -> list[tuple[int, ...]]:
+    constants = [op for op in graph.get_ops() if op.get_type_name() == "Constant"]
+    return [tuple(op.get_output_shape(0)) for op in constants if op.get_output_element_type(0).get_type_name() == "i8"]
+
+
 def test_nncf_quantizes_the_blocks_and_not_the_classifier() -> None:
     artifact = made(tiny_vit(), pah_opt.Step.of("nncf", images=16, batch_size=4))
-    graph = unpacked(kept_graph(artifact.model))
-    constants = [op for op in graph.get_ops() if op.get_type_name() == "Constant"]
-    int8 = [tuple(op.get_output_shape(0)) for op in constants if op.get_output_element_type(0).get_type_name() == "i8"]
+    int8 = int8_constants(unpacked(kept_graph(artifact.model)))
     assert sum(len(shape) == 2 for shape in int8) == 2 * 6
     assert not any(10 in shape for shape in int8)
     images = tiny_images(20)
@@ -64,6 +67,13 @@ def test_nncf_quantizes_the_blocks_and_not_the_classifier() -> None:
         wanted = copy.deepcopy(artifact.model)(images).logits
     change = (artifact.model(images).logits - wanted).abs().max() / wanted.abs().max()
     assert 0 < float(change) < 0.15
+
+
+def test_integers_of_torchao_stay_integers_in_the_engine() -> None:
+    steps = (pah_opt.Step.of("torchao", scheme="int8-dynamic"), pah_opt.Step.of("openvino"))
+    call = engine_call(made(tiny_vit(), *steps).model)
+    assert call is not None
+    assert sum(len(shape) == 2 for shape in int8_constants(call.run._graph)) >= 2 * 6
 
 
 def test_the_first_sizes_of_batches_get_graphs_of_fixed_shape_and_the_others_share_one() -> None:
@@ -93,3 +103,11 @@ def test_nothing_follows_an_engine() -> None:
     steps = (pah_opt.Step.of("openvino"), pah_opt.Step.of("magnitude-pruning", sparsity=0.5))
     with pytest.raises(RecipeError, match="this order works: magnitude-pruning, openvino"):
         made(tiny_vit(), *steps)
+
+
+@pytest.mark.parametrize("partner", PARTNERS)
+@pytest.mark.parametrize("engine", ["openvino", "nncf"])
+def test_every_other_order_is_refused_when_planned(engine: str, partner: str) -> None:
+    steps = (pah_opt.Step.of(engine), pah_opt.Step.of(partner, **PARTNERS[partner]))
+    with pytest.raises(RecipeError, match=partner):
+        pah_opt.plan(tiny_vit(), pah_opt.Recipe(steps=steps))

@@ -141,7 +141,7 @@ class Scan:
 
     def _estimated(self, images: Split, gentlest: Value, until: float) -> Damages | None:
         """Estimate the damages from models that have the same choice at all places."""
-        errors: dict[Value, Mapping[str, float] | None] = {}
+        errors: dict[str, Mapping[str, float] | None] = {}
         for choice in self.places[0].labels:
             if time.perf_counter() >= until:
                 return None
