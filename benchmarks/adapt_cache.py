@@ -1,4 +1,4 @@
-"""Training the last layers with and without cached hidden states of the frozen ones, side by side in one run.
+"""Training the last layers without cached hidden states of the frozen ones and with them, in float32 and bfloat16.
 
 python benchmarks/adapt_cache.py --model ../shared/data/dinov2-small --data ../shared/data/cifar10 --out FILE.json
 """
@@ -15,6 +15,7 @@ import torch
 
 from pah_opt.adapt.adaptation import adapt
 from pah_opt.data import load_data
+from pah_opt.measure.environment import cpu_model
 from pah_opt.models import load_model
 
 
@@ -25,6 +26,7 @@ def timed(model: torch.nn.Module, data: Any, *, cache: bool, options: dict[str, 
     epochs = [epoch.seconds for epoch in result.result.history]
     return {
         "cache": cache,
+        "mixed_precision": options["mixed_precision"],
         "seconds_per_epoch": sum(epochs) / len(epochs),
         "seconds_before_training": result.seconds - sum(epochs),
         "seconds_in_all": total,
@@ -43,21 +45,20 @@ def main() -> None:
     parser.add_argument("--test-limit", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--last-blocks", type=int, default=3)
-    parser.add_argument("--precision", default="no")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     loaded = load_model(given.model, device=given.device)
     data = load_data(given.data, loaded.processor, train_limit=given.train_limit, test_limit=given.test_limit)
-    options = {
-        "epochs": given.epochs, "last_blocks": given.last_blocks, "validation": 0.0, "batch_size": 32,
-        "mixed_precision": given.precision,
-    }  # fmt: skip
-    rows = [timed(loaded.model, data, cache=cache, options=options) for cache in (False, True)]
-    plain, cached = rows
+    options = {"epochs": given.epochs, "last_blocks": given.last_blocks, "validation": 0.0, "batch_size": 32}
+    ways = [(cache, precision) for precision in ("no", "bf16") for cache in (False, True)]
+    rows = [
+        timed(loaded.model, data, cache=cache, options={**options, "mixed_precision": precision})
+        for cache, precision in ways
+    ]
     report = {
         "model": Path(given.model).name, "device": given.device, "threads": torch.get_num_threads(),
-        "images": given.train_limit, **options, "runs": rows,
-        "epoch_speedup_x": plain["seconds_per_epoch"] / cached["seconds_per_epoch"],
+        "cpu": cpu_model(), "images": given.train_limit, **options, "runs": rows,
+        "epoch_speedup_x": [rows[0]["seconds_per_epoch"] / row["seconds_per_epoch"] for row in rows],
     }  # fmt: skip
     text = json.dumps(report, indent=2)
     print(text)
