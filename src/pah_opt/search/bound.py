@@ -238,7 +238,7 @@ class _Binder:
             f"per: {each.per} gives {missing!r} a choice of its own, and step {index + 1} ({use}) leaves no such "
             f"{each.per}: every recipe with both would be refused",
             self.space.place(each.step, *each.path[:-1]),
-            remedy=f"choose for the groups qkv, attention-output, mlp instead of per: {each.per}, or leave out {use}",
+            remedy=f"leave out {use}, or choose by groups of layers (qkv, attention-output, mlp) instead",
         )
 
     def _spread(self, found: Parameter) -> list[Parameter]:

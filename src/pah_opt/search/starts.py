@@ -140,38 +140,39 @@ class Scan:
         return found
 
     def _estimated(self, images: Split, gentlest: Value, until: float) -> Damages | None:
-        """Estimate the damages from models that have the same choice at all places."""
-        errors: dict[str, Mapping[str, float] | None] = {}
+        """Estimate the damages from models that have the same choice at all places.
+
+        None when not in time, or when a choice leaves layers that cannot be compared (of another width).
+        """
+        errors: dict[Value, Mapping[str, float]] = {}
         for choice in self.places[0].labels:
             if time.perf_counter() >= until:
                 return None
-            errors[choice] = self._errors(choice, images)
+            try:
+                errors[choice] = self._errors(choice, images)
+            except Exception as error:  # noqa: BLE001  # as in a trial: a strategy may raise anything
+                forget_out_of_memory(error)
+                return None
         found: Damages = {place.name: {} for place in self.places}
         for place in self.places:
-            for choice, error in errors.items():
+            for tried, error_at in errors.items():
                 if time.perf_counter() >= until:
                     return None
-                predicted = None if error is None else self._predicted(self._alone(place, choice, gentlest))
-                if error is not None and predicted is not None:
-                    found[place.name][choice] = Damage(predicted, error.get(str(place.path[-1]), 0.0))
+                predicted = self._predicted(self._alone(place, tried, gentlest))
+                if predicted is not None:
+                    found[place.name][tried] = Damage(predicted, error_at.get(str(place.path[-1]), 0.0))
         return found
 
-    def _errors(self, choice: Value, images: Split) -> Mapping[str, float] | None:
-        """Return the errors of one choice by place; None when it cannot be made.
+    def _errors(self, choice: Value, images: Split) -> Mapping[str, float]:
+        """Return the errors of one choice by place.
 
         One that is refused everywhere at once does nothing (every layer left as it is), or is refused alone too.
         """
         values = self._only({each.name: choice for each in self.places})
         if self._predicted(values) is None:
             return {}
-        try:
-            made = self._made(values)
-            return output_errors(
-                self.judge.model, made, self.judge.adapter, images, [str(each.path[-1]) for each in self.places]
-            )
-        except Exception as error:  # noqa: BLE001  # as in a trial: a strategy may raise anything, and the search goes on
-            forget_out_of_memory(error)
-            return None
+        patterns = [str(each.path[-1]) for each in self.places]
+        return output_errors(self.judge.model, self._made(values), self.judge.adapter, images, patterns)
 
     def _made(self, values: Values) -> nn.Module:
         """Make a model; its layers are learnt by the table, or else its latency could not be predicted."""

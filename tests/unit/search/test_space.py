@@ -80,7 +80,7 @@ def test_every_recipe_made_is_valid_and_leaves_out_what_was_not_chosen(model: nn
         ("{use: torchao}", "holds a single recipe"),
         (
             f"{{use: depth-pruning, with: {{count: 1}}}}\n  - {PER_BLOCK}",
-            r"line 3.*step 1 \(depth-pruning\) leaves no such block.*for the groups qkv",
+            r"line 3.*step 1 \(depth-pruning\) leaves no such block.*leave out depth-pruning",
         ),
         (
             f"{{use: fused-qkv, optional: true}}\n  - {PER_BLOCK.replace('block', 'layer')}",

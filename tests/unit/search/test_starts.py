@@ -90,6 +90,15 @@ def test_where_the_scan_takes_too_long_damages_are_estimated_from_one_model_a_ch
         assert "fp8-dynamic" not in harm
 
 
+def test_layers_that_cannot_be_compared_give_no_estimate(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    def another_width(*_: Any) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("pah_opt.search.starts.output_errors", another_width)
+    monkeypatch.setattr(Scan, "_measured", lambda *_: None)
+    assert knapsack_starts(bound(judge, "float", "int8-weight-only"), judge) == []
+
+
 def test_the_estimated_damage_is_the_weight_error_weighted_by_the_inputs_second_moments(judge: Judge) -> None:
     layout = judge.adapter.layout(judge.model)
     path = layout.blocks[0].mlp.fc1
