@@ -36,7 +36,7 @@ imports: .venv/dev.stamp        ## the directions of imports
 	$(BIN)/lint-imports
 
 docs: .venv/dev.stamp           ## the documentation site, in out/site; a warning fails it
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir out/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir out/site
 
 plugins: .venv/dev.stamp        ## build the plugins' wheels, install them apart, run their tests
 	rm -rf build/plugins

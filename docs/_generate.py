@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from pah_opt.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
-PROJECT_FILES = {"contributing.md": "CONTRIBUTING.md", "security.md": "SECURITY.md", "changelog.md": "CHANGELOG.md"}
+PROJECT_FILES = {
+    "contributing.md": "CONTRIBUTING.md",
+    "security.md": "SECURITY.md",
+    "changelog.md": "CHANGELOG.md",
+    "serving.md": "examples/serving/README.md",
+}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
