@@ -7,11 +7,17 @@ from typing import Any
 
 import click
 
+from pah_opt.cli._help import complete_strategies, examples
 from pah_opt.cli._output import json_option, print_field, print_json, print_table, print_text
 
 
-@click.command
-@click.argument("name", required=False)
+@click.command(
+    epilog=examples(
+        "pah-opt list",
+        "pah-opt list structured-pruning",
+    )
+)
+@click.argument("name", required=False, shell_complete=complete_strategies)
 @json_option
 def command(name: str | None, as_json: bool) -> None:
     """Show the strategies that recipes can use, or everything about NAME."""

@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pah_opt.cli._help import complete_presets, examples
 from pah_opt.cli._output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from pah_opt.recipe import Recipe
 
 
-@click.command
-@click.argument("name", required=False)
+@click.command(
+    epilog=examples(
+        "pah-opt presets",
+        "pah-opt presets balanced > mine.yaml",
+    )
+)
+@click.argument("name", required=False, shell_complete=complete_presets)
 @json_option
 def command(name: str | None, as_json: bool) -> None:
     """Show the ready-made recipes, or NAME as YAML to start from."""

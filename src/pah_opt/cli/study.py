@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._output import json_option, print_field, print_json, print_table, print_text
 
 if TYPE_CHECKING:
     from pah_opt.study import Study, StudyResult
 
 
-@click.command
+@click.command(
+    epilog=examples(
+        "pah-opt study tiny",
+        "pah-opt study study.yaml --dry-run",
+        'pah-opt study study.yaml --only "int8-*" --out out/study',
+    )
+)
 @click.argument("study", metavar="STUDY")
 @click.option("--out", type=click.Path(file_okay=False), default="out/study", show_default=True, metavar="FOLDER",
               help="Where finished cells and the report go; an interrupted study goes on from there.")  # fmt: skip
