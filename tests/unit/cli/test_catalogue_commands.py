@@ -111,7 +111,8 @@ def test_schema_prints_the_schema_of_what_is_installed(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", [
-    ("list",), ("list", "cli-shrink"), ("list", "cli-never"), ("presets",), ("plugins",), ("doctor",), ("gate", "--list"),
+    ("list",), ("list", "cli-shrink"), ("list", "cli-never"), ("presets",), ("plugins",), ("doctor",),
+    ("gate", "--list"),
 ])  # fmt: skip
 def test_output_is_plain_and_fits_80_columns_when_not_a_terminal(command: tuple[str, ...], run: Run) -> None:
     result = run(*command)
