@@ -130,8 +130,8 @@ def strategies_page() -> str:
     described = [describe_optimizer(registered, environment) for registered in default_registry().optimizers.values()]
     head = (
         "# Strategies\n\nMade from the registry; `pah-opt list NAME` shows the same. Needs, promises and tags are "
-        "those of the default parameters. A *promise* is verified after the step; a *tag* is a state of the model by which "
-        "[orders that cannot work](recipes.md#order) are refused.\n\n"
+        "those of the default parameters. A *promise* is verified after the step; a *tag* is a state of the model by "
+        "which [orders that cannot work](recipes.md#order) are refused.\n\n"
     )
     index = "| strategy | goal | what it does |\n|---|---|---|\n" + "".join(
         f"| [{each['name']}](#{each['name']}) | {each['goal']} | {each['summary']} |\n" for each in described
