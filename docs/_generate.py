@@ -18,6 +18,7 @@ from mkdocs.structure.files import File
 from pah_opt.cli import main
 from pah_opt.cli._status import MEANINGS
 from pah_opt.environment import Environment
+from pah_opt.presets.measured import conditions, measured_presets
 from pah_opt.recipe import Gate, Recipe, Step
 from pah_opt.registry import default_registry
 from pah_opt.registry.describe import describe_optimizer
@@ -196,21 +197,20 @@ def presets_page() -> str:
         "# Presets\n\nNamed recipes that ship with the library: `pah-opt run NAME --model … --data …`, or start your "
         "own from one with `pah-opt presets NAME > mine.yaml`. Figures: [Choosing a recipe](choosing.md).\n"
     )
-    measured = measured_presets(ROOT / "benchmarks" / "results" / "presets.json")
-    return head + measured + "".join(_preset(each) for each in default_registry().presets.values())
+    return (
+        head
+        + measured_table(measured_presets())
+        + "".join(_preset(each) for each in default_registry().presets.values())
+    )
 
 
-def measured_presets(results: Path) -> str:
-    """Return the figures of the presets that were measured, with the conditions; nothing where there are none."""
-    if not results.exists():
-        return ""
-    found = json.loads(results.read_text(encoding="utf-8"))
-    first, last = found["batches"][0], found["batches"][-1]
+def measured_table(found: dict[str, Any]) -> str:
+    """Return the figures of the presets that were measured, with the conditions."""
+    if not found["presets"]:
+        return "\nTheir figures are not measured yet.\n"
     text = (
-        f"\nMeasured by `benchmarks/presets.py`: {found['model']} on {found['data']}, {found['calibration_images']} "
-        f"calibration images, {found['cpu']}, {found['threads']} threads, torch {found['torch']}. Times in turns with "
-        f"the dense model in fp32: *faster* at batch {first}, *throughput* at batch {last}. Presets that are not in "
-        "the table were not measured yet.\n\n"
+        f"\nMeasured by `benchmarks/presets.py`: {conditions(found)}. Presets that are not in the table were not "
+        "measured yet.\n\n"
         "| preset | top-1 | change, points (95 %) | file, MB | faster | throughput | test images | made in |\n"
         "|---|---|---|---|---|---|---|---|\n"
     )
