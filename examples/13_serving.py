@@ -41,10 +41,9 @@ def ask(url: str, body: bytes | None = None) -> dict:
 def main() -> None:
     digits, steps = pretrained_digits_vit(), (Step.of("sparsegpt"), Step.of("torchao", scheme="int8-weight-only"))
     artifact = pah_opt.apply(digits.model, Recipe(name="half-sparse-int8", steps=steps), digits.data)
-    folder = artifact.save("served", overwrite=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, str(SERVER), str(folder), "--port", str(port)]
+    command = [sys.executable, str(SERVER), str(artifact.save("served", overwrite=True)), "--port", str(port)]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         print("ready:", ask(f"http://127.0.0.1:{port}/health/ready")["model"])

@@ -41,6 +41,6 @@ def in_words(row: dict[str, Any] | None) -> str:
     if row is None:
         return NOT_MEASURED
     return (
-        f"{row['top1_delta_pp']:+.2f} points, {row['artifact_bytes'] / 1e6:.1f} MB, {row['speedup_p50_x']:.2f}x faster, "
-        f"{row['throughput_x']:.2f}x throughput, on {row['images']:,} images"
+        f"{row['top1_delta_pp']:+.2f} points, {row['artifact_bytes'] / 1e6:.1f} MB, "
+        f"{row['speedup_p50_x']:.2f}x faster, {row['throughput_x']:.2f}x throughput, on {row['images']:,} images"
     )
