@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ALIASES = {"2:4": "two-four"}
-"""Other names of presets, which no file could have."""
+"""Other names of presets, for those who write them as they are spoken of."""
 _BARE_NAME = re.compile(r"[\w-]+")
 """What may be meant as the name of a preset: no path, no suffix, no text of a recipe."""
 
@@ -112,9 +112,8 @@ class Registry:
         return as_recipe(source)
 
     def _may_name_a_preset(self, source: str) -> bool:
-        return (source in self.presets or source in ALIASES or bool(_BARE_NAME.fullmatch(source))) and not Path(
-            source
-        ).is_file()
+        named = source in self.presets or source in ALIASES or bool(_BARE_NAME.fullmatch(source))
+        return named and not Path(source).is_file()
 
     def preset(self, name: str) -> Recipe:
         """Return the preset of that name.
