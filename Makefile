@@ -39,7 +39,7 @@ imports: .venv/dev.stamp        ## the directions of imports
 	$(BIN)/lint-imports
 
 docs: .venv/dev.stamp           ## the documentation site, in out/site; a warning fails it
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir out/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir out/site
 
 plugins:         ## build the wheels of library and plugins, install them in a clean environment, run the plugins' tests
 	rm -rf build/plugins

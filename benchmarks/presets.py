@@ -1,8 +1,8 @@
 """Presets (or other recipes) on a real model: accuracy, bytes and speed beside the dense one, each compared by itself.
 
 Resumable: a preset that is in the results already, with the same recipe and images, is not run again. A preset that
-cannot run here (a GPU is missing, say) is left out with its reason. The documentation's page of presets shows the
-results.
+cannot run here (a GPU is missing, say) is left out with its reason. The documentation's page of presets and
+``pah-opt presets`` show the results.
 
     python benchmarks/presets.py --model DENSE_FOLDER --data CIFAR10_FOLDER
     python benchmarks/presets.py ... '{name: tome-50, steps: [{use: tome, with: {keep: 0.5}}]}'   # any other recipe
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pah_opt import Recipe
     from pah_opt.report import Report
 
-RESULTS = Path(__file__).parent / "results" / "presets.json"
+RESULTS = Path(__file__).parents[1] / "src" / "pah_opt" / "presets" / "measured.json"
 FIGURES = ("top1", "top1_delta_pp", "artifact_bytes", "latency_p50_ms", "speedup_p50_x", "throughput_x")
 
 

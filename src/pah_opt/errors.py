@@ -17,9 +17,11 @@
     │  └─ AccuracyCollapseError
     ├─ GateFailedError
     ├─ ArtifactError             corrupt, truncated, wrong checksum, too new
+    │  └─ ArtifactWriteError     it could not be written
     ├─ ExportError               what was made for another runtime answers differently
     │  └─ ExportRefusedError     .problems; nothing was started
     ├─ MeasurementError
+    │  └─ ReportError            no report that can be read, or not what was asked of it
     └─ SearchError               its folder is another search's or in use; its cluster is out of reach
 
 A message says what happened (with the user's own value), what is allowed, and what to do next.
@@ -181,6 +183,10 @@ class ArtifactError(PahOptError):
     """A saved artifact is corrupt, incomplete, unsafe or too new, or could not be written."""
 
 
+class ArtifactWriteError(ArtifactError):
+    """An artifact could not be written; what was there before is untouched."""
+
+
 class ExportError(PahOptError):
     """An artifact could not be brought into another form, or answers differently there; nothing was left behind."""
 
@@ -200,6 +206,10 @@ class ExportRefusedError(ExportError):
 
 class MeasurementError(PahOptError):
     """A figure could not be measured, or would mean nothing."""
+
+
+class ReportError(MeasurementError):
+    """A report cannot be read, or cannot answer: it holds no such figure or model, or a limit is no limit."""
 
 
 class SearchError(PahOptError):

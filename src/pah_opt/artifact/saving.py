@@ -15,7 +15,7 @@ from pah_opt.artifact.folder import ArtifactFolder
 from pah_opt.artifact.manifest import Manifest
 from pah_opt.artifact.origin import environment_of_this_process
 from pah_opt.artifact.structure import adapter_named, describe_structure, without_compilation
-from pah_opt.errors import ArtifactError
+from pah_opt.errors import ArtifactError, ArtifactWriteError
 from pah_opt.registry import default_registry
 from pah_opt.storage.atomic import replace_folder
 from pah_opt.storage.digest import Digest
@@ -50,7 +50,7 @@ def save(
         registry: where the artifact's ModelAdapter is found; everything installed by default.
 
     Raises:
-        ArtifactError: it could not be written; what was there before is untouched.
+        ArtifactWriteError: it could not be written; what was there before is untouched.
         MissingBackendError: ``compress`` without zstandard.
     """
     path = Path(folder)
@@ -60,8 +60,10 @@ def save(
             writer.write(new)
     except OSError as error:
         if isinstance(error, FileExistsError) and path.exists():
-            raise ArtifactError(f"{path} exists already; pass overwrite=True to replace an artifact there") from error
-        raise ArtifactError(f"the artifact could not be written to {path}: {error.strerror or error}") from error
+            raise ArtifactWriteError(
+                f"{path} exists already; pass overwrite=True to replace an artifact there"
+            ) from error
+        raise ArtifactWriteError(f"the artifact could not be written to {path}: {error.strerror or error}") from error
     return path
 
 
@@ -70,7 +72,7 @@ def _must_be_artifact(folder: Path) -> None:
     try:
         ArtifactFolder(folder)
     except ArtifactError as error:
-        raise ArtifactError(f"{folder} is not replaced, because it is not a whole artifact ({error})") from error
+        raise ArtifactWriteError(f"{folder} is not replaced, because it is not a whole artifact ({error})") from error
 
 
 class _Writer:

@@ -9,20 +9,23 @@ from typing import IO, Any
 
 import click
 
+from pah_opt.cli import _status
+from pah_opt.cli._help import examples
 from pah_opt.errors import (
     ArtifactError,
+    ArtifactWriteError,
     DataError,
     ExportRefusedError,
     MissingBackendError,
     PahOptError,
     PluginError,
     RecipeError,
+    ReportError,
     UnsupportedHardwareError,
     UnsupportedModelError,
     nearest_name,
 )
 
-INTERRUPTED = 130
 BAD_INPUT = (
     ArtifactError,
     DataError,
@@ -30,15 +33,18 @@ BAD_INPUT = (
     MissingBackendError,
     PluginError,
     RecipeError,
+    ReportError,
     UnsupportedHardwareError,
     UnsupportedModelError,
 )
+FAILED_WORK = (ArtifactWriteError,)
+"""Kinds of unusable input by their class, which come after the work all the same."""
 
 
 class _Failed(click.ClickException):
     """An error rendered without a traceback."""
 
-    exit_code = 1
+    exit_code = _status.FAILED
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message to standard error."""
@@ -46,7 +52,14 @@ class _Failed(click.ClickException):
 
 
 class _BadInput(_Failed):
-    exit_code = 2
+    exit_code = _status.BAD_INPUT
+
+
+EXAMPLES = examples(
+    "pah-opt demo --out out/demo",
+    "pah-opt run lossless --model ./my-vit --data ./my-images",
+    "pah-opt run --help",
+)
 
 
 class LazyGroup(click.Group):
@@ -83,10 +96,15 @@ class LazyGroup(click.Group):
         except (PahOptError, OSError) as error:
             if ctx.params["debug"]:
                 raise
-            raise (_BadInput if isinstance(error, BAD_INPUT) else _Failed)(str(error)) from error
+            raise _rendered(error) from error
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
-            ctx.exit(INTERRUPTED)
+            ctx.exit(_status.INTERRUPTED)
+
+
+def _rendered(error: Exception) -> _Failed:
+    unusable = isinstance(error, BAD_INPUT) and not isinstance(error, FAILED_WORK)
+    return (_BadInput if unusable else _Failed)(str(error))
 
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -100,7 +118,7 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 done, 1 it failed, 2 the input cannot be used (nothing was run), 130 interrupted.",
+    epilog="\n\n".join((EXAMPLES, f"Exit status: {', '.join(f'{n} {what}' for n, what in _status.MEANINGS.items())}.")),
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pah_opt.cli._output import json_option, print_json
+from pah_opt.cli._status import INTERRUPTED
 
 if TYPE_CHECKING:
     from pah_opt.measure.settings import MeasureSettings
     from pah_opt.report import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
-INTERRUPTED = 130
 
 
 class BatchSize(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
@@ -41,7 +41,7 @@ OPTIONS = (
                  help="random: sizes and speed where the weights cannot be had; no accuracy is measured."),
     click.option("--device", default="cpu", show_default=True, help="Where the models run, such as cuda."),
     click.option("--test-limit", type=click.IntRange(1), metavar="N", help="At most so many test images."),
-    click.option("--batch", "batches", multiple=True, type=BatchSize(),
+    click.option("--batch", "batches", multiple=True, type=BatchSize(), metavar="N|best",
                  help="Images in a pass; repeatable; 'best' searches for the highest throughput."),
     click.option("--quick", is_flag=True, help="A look in seconds instead of figures to publish."),
     click.option("--strong-baselines", is_flag=True, help="Also measure the first model in bf16 and compiled bf16."),

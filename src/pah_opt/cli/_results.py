@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pah_opt.cli._output import json_option
+from pah_opt.cli._output import json_option, print_json
+from pah_opt.cli._status import INTERRUPTED
 
 if TYPE_CHECKING:
     from pah_opt.report import Report
@@ -38,8 +39,10 @@ def result_options(function: F) -> F:
     return function
 
 
-def show(outcome: Outcome, folder: Path, *, as_json: bool) -> None:
-    """Print the comparison and where it was written.
+def show(outcome: Outcome, folder: Path, *, as_json: bool, ablations: Sequence[Ablation] = ()) -> None:
+    """Print the comparison, what each step of the ablated recipes is worth, and where it was written.
+
+    Ends with 130 where ctrl-C left the report incomplete.
 
     Raises:
         StepFailedError: the error of a recipe that failed while others ran, after everything is shown.
@@ -47,16 +50,40 @@ def show(outcome: Outcome, folder: Path, *, as_json: bool) -> None:
     """
     from pah_opt.report import require_gates
 
-    click.echo(outcome.report.to_json() if as_json else outcome.report.to_text())
+    if as_json:
+        print_json(_as_data(outcome.report, ablations))
+    else:
+        for ablation in ablations:
+            _show_ablation(ablation, outcome.report)
+        click.echo(outcome.report.to_text())
     click.echo(f"written to {folder}: report.json, report.md, report.csv, report.html, plots", err=True)
     for name, error in outcome.failures.items():
         click.echo(f"recipe {name} failed: {error}", err=True)
+    if not outcome.report.complete:
+        click.get_current_context().exit(INTERRUPTED)
     if outcome.failures:
         raise next(iter(outcome.failures.values()))
     require_gates(outcome.report)
 
 
-def show_ablation(ablation: Ablation, report: Report) -> None:
+def _as_data(report: Report, ablations: Sequence[Ablation]) -> dict[str, Any]:
+    """Return the report, and beside it, where there are any, the ablations."""
+    from pah_opt.workflow.ablation import attribution
+
+    if not ablations:
+        return report.to_data()
+    credited = [
+        {
+            "recipe": ablation.recipe.name,
+            "steps": [credit._asdict() for credit in attribution(report, ablation.recipe)],
+            "refused": ablation.refused,
+        }
+        for ablation in ablations
+    ]
+    return {"report": report.to_data(), "ablations": credited}
+
+
+def _show_ablation(ablation: Ablation, report: Report) -> None:
     """Print what each step of a recipe is worth, and which variants could not be run."""
     from pah_opt.cli._output import print_table, print_text
     from pah_opt.workflow.ablation import attribution_table

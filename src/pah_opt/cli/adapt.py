@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._output import json_option, print_field, print_json
 
 if TYPE_CHECKING:
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from pah_opt.adapt.config import Mode
 
 
-@click.command
+@click.command(
+    epilog=examples(
+        "pah-opt adapt --model ./vit --data ./my-images --mode last-layers",
+        "pah-opt adapt --mode head --set epochs=5 --set lr=1e-3 --out out/adapted",
+    )
+)
 @click.option("--model", default="google/vit-base-patch16-224", show_default=True, metavar="ID_OR_PATH",
               help="A hub id, or a local folder in transformers' form.")  # fmt: skip
 @click.option("--data", default="uoft-cs/cifar10", show_default=True, metavar="ID_OR_PATH",

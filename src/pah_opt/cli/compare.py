@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._measuring import measuring_options, settings_of, show_report
 from pah_opt.cli._output import print_json, print_table, print_text
 
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
     from pah_opt.report.difference import Change, Difference
 
 
-@click.command
+@click.command(
+    epilog=examples(
+        "pah-opt compare ./my-vit int8=out/artifacts/int8 --data ./my-images",
+        "pah-opt compare monday.json friday.json",
+    )
+)
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
 @measuring_options
 def command(

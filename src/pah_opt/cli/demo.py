@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._results import result_options
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command
+@click.command(epilog=examples("pah-opt demo --out out/demo"))
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of training.")
 @result_options
 def command(seed: int, out: Path, save_artifacts: bool, full: bool, as_json: bool) -> None:

@@ -6,10 +6,16 @@ from typing import Any
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._output import json_option, print_field, print_json, print_table, print_text
 
 
-@click.command
+@click.command(
+    epilog=examples(
+        "pah-opt doctor",
+        "pah-opt doctor --json",
+    )
+)
 @json_option
 def command(as_json: bool) -> None:
     """Show what this machine has, what each strategy can use of it, and remedies."""

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._output import json_option, print_json, print_table, print_text
 
 
-@click.command
+@click.command(
+    epilog=examples(
+        "pah-opt explain out/report.json",
+        "pah-opt explain out/report.json --model half-width",
+    )
+)
 @click.argument("report", type=click.Path(dir_okay=False))
 @click.option("--model", "models", multiple=True, metavar="NAME", help="Only this model; repeatable.")
 @json_option

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._output import json_option, print_field, print_json, print_table
 
 if TYPE_CHECKING:
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
     from pah_opt.export import Exported
 
 
-@click.command
+@click.command(
+    epilog=examples(
+        "pah-opt export out/artifacts/int8 --to onnx",
+        "pah-opt export out/artifacts/int8 --to openvino --check",
+        "pah-opt export out/artifacts/int8 --to onnx --layout triton --out models",
+    )
+)
 @click.argument("artifact")
 @click.option("--to", "targets", multiple=True, required=True, metavar="TARGET", help="Form to export to; repeatable.")
 @click.option(

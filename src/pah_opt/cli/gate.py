@@ -6,26 +6,34 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._output import json_option, print_json
-from pah_opt.errors import GateFailedError, MeasurementError
+from pah_opt.errors import GateFailedError, ReportError
 
 if TYPE_CHECKING:
     from pah_opt.report import Report
 
 
-def _show_names(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
-    if not wanted:
-        return
+def _show_figures(*, as_json: bool) -> None:
     from pah_opt.cli._output import print_table
-    from pah_opt.report.figures import FIGURES
+    from pah_opt.report.figures import describe_figures
 
-    rows = [(name, figure.better, figure.summary) for name, figure in FIGURES.items()]
+    described = describe_figures()
+    if as_json:
+        print_json(described)
+        return
+    rows = [(each["name"], each["better"], each["summary"]) for each in described]
     print_table(("figure", "better", "what it is"), [*rows, ("extra.<name>", "", "a figure that a plugin adds")])
-    ctx.exit()
 
 
-@click.command
-@click.argument("report", type=click.Path(dir_okay=False))
+@click.command(
+    epilog=examples(
+        "pah-opt gate --list",
+        "pah-opt gate out/report.json --max top1_drop_pp=1 --min throughput_x=2",
+        "pah-opt gate out/report.json --junit gates.xml",
+    )
+)
+@click.argument("report", required=False, type=click.Path(dir_okay=False))
 @click.option(
     "--max", "maxima", multiple=True, metavar="NAME=LIMIT", help="A figure must not be above this; repeatable."
 )
@@ -35,23 +43,24 @@ def _show_names(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -
 @click.option("--model", "models", multiple=True, metavar="NAME",
               help="Which model must keep the limits; repeatable; every one but the baseline by default.")  # fmt: skip
 @click.option("--junit", type=click.Path(dir_okay=False), metavar="FILE", help="Write JUnit XML there.")
-@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_show_names,
-              help="Show the figures that can be limited, and end.")  # fmt: skip
+@click.option("--list", "only_list", is_flag=True, help="Show the figures that can be limited, and end.")
 @json_option
 def command(
-    *, report: str, maxima: tuple[str, ...], minima: tuple[str, ...], models: tuple[str, ...], junit: str | None,
-    as_json: bool,
+    *, report: str | None, maxima: tuple[str, ...], minima: tuple[str, ...], models: tuple[str, ...], junit: str | None,
+    only_list: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Hold REPORT against limits; without limits, against those of the recipes in it.
 
     The exit status is 0 when all are kept, 1 when one is not, 2 when the limits or the report cannot be used.
     """
+    if only_list:
+        _show_figures(as_json=as_json)
+        return
+    if report is None:
+        raise click.UsageError("Missing argument 'REPORT'.")
     from pah_opt.report.files import write
 
-    try:
-        checked = _checked(report, minima, maxima, models)
-    except MeasurementError as error:
-        raise click.UsageError(str(error)) from error
+    checked = _checked(report, minima, maxima, models)
     if junit is not None:
         write(junit, checked.to_junit())
     gates = [gate for model in checked.models for gate in model.vs_baseline.gates]
@@ -73,5 +82,5 @@ def _checked(path: str, minima: tuple[str, ...], maxima: tuple[str, ...], models
         bare = report.without_gates()
         return with_gates(bare, check_gates(bare, limits, models=models or None))
     if not any(model.vs_baseline.gates for model in report.models):
-        raise MeasurementError(f"{path} holds no gates of a recipe; give limits with --max or --min")
+        raise ReportError(f"{path} holds no gates of a recipe; give limits with --max or --min")
     return report

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._output import json_option, print_field, print_json, print_table
 
 if TYPE_CHECKING:
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from pah_opt.artifact.inspecting import Inspection
 
 
-@click.command
+@click.command(
+    epilog=examples(
+        "pah-opt inspect out/artifacts/int8",
+        "pah-opt inspect out/artifacts/int8 --verify --json",
+    )
+)
 @click.argument("folder", type=click.Path(file_okay=False))
 @click.option("--verify", is_flag=True, help="Also compare the checksum of every file with its content.")
 @json_option

@@ -7,11 +7,17 @@ from typing import Any
 
 import click
 
+from pah_opt.cli._help import complete_strategies, examples
 from pah_opt.cli._output import json_option, print_field, print_json, print_table, print_text
 
 
-@click.command
-@click.argument("name", required=False)
+@click.command(
+    epilog=examples(
+        "pah-opt list",
+        "pah-opt list structured-pruning",
+    )
+)
+@click.argument("name", required=False, shell_complete=complete_strategies)
 @json_option
 def command(name: str | None, as_json: bool) -> None:
     """Show the strategies that recipes can use, or everything about NAME."""
@@ -43,18 +49,28 @@ def _show_all(everything: list[dict[str, Any]]) -> None:
 def _show(described: dict[str, Any]) -> None:
     print_text(f"{described['name']}: {described['summary']}")
     click.echo()
+    if described["description"] not in ("", described["summary"]):
+        for paragraph in described["description"].split("\n\n"):
+            print_text(paragraph)
+            click.echo()
     print_field("for", described["goal"])
     print_field("plugin", " ".join(filter(None, (described["plugin"], _from(described)))))
     blocked = "; ".join(f"{obstacle['reason']}; {obstacle['remedy']}" for obstacle in described["obstacles"])
     print_field("runs here", f"no: {blocked}" if blocked else "yes")
-    needs = described["needs"]
-    print_field("needs", "depends on its parameters" if needs is None else ", ".join(needs) or "only the model")
+    print_field("needs", _default_words(described["needs"]) or "only the model")
+    print_field("promises", _default_words(described["promises"]))
+    for kind, tags in (described["tags"] or {}).items():
+        print_field(kind, ", ".join(tags))
     print_field("libraries", ", ".join(_library(backend) for backend in described["backends"]))
     for reference in described["references"]:
         print_field("reference", reference)
     click.echo("\nParameters:" if described["parameters"] else "\nIt takes no parameters.")
     for parameter in described["parameters"]:
         _show_parameter(parameter)
+
+
+def _default_words(words: list[str] | None) -> str:
+    return "depends on its parameters" if words is None else ", ".join(words)
 
 
 def _from(described: dict[str, Any]) -> str:

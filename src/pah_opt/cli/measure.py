@@ -6,10 +6,16 @@ from typing import Any
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._measuring import measuring_options, settings_of, show_report
 
 
-@click.command
+@click.command(
+    epilog=examples(
+        "pah-opt measure out/artifacts/int8 --data ./my-images",
+        "pah-opt measure ./my-vit --quick --batch 1 --batch best",
+    )
+)
 @click.argument("model")
 @measuring_options
 def command(

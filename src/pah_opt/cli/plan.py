@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import click
 
+from pah_opt.cli._help import complete_recipes, examples
 from pah_opt.cli._output import json_option, print_json, print_table
 from pah_opt.cli._recipes import checked
 
 
-@click.command
-@click.argument("recipe")
+@click.command(
+    epilog=examples(
+        "pah-opt plan balanced",
+        "pah-opt plan recipe.yaml --model ./my-vit --no-data",
+    )
+)
+@click.argument("recipe", shell_complete=complete_recipes)
 @click.option("--model", "source", default="google/vit-base-patch16-224", show_default=True, metavar="ID_OR_PATH",
               help="A hub id or a local folder; only its config is read.")  # fmt: skip
 @click.option("--no-data", is_flag=True, help="Plan for a run without calibration and training images.")

@@ -7,10 +7,16 @@ from typing import Any
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._output import json_option, print_json, print_table
 
 
-@click.command
+@click.command(
+    epilog=examples(
+        "pah-opt plugins",
+        "pah-opt plugins --strict",
+    )
+)
 @click.option("--strict", is_flag=True, help="Fail on the first broken plugin, for plugin authors.")
 @json_option
 def command(strict: bool, as_json: bool) -> None:

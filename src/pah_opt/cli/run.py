@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from pah_opt.cli._help import complete_recipes, examples
 from pah_opt.cli._measuring import BatchSize, settings_of
 from pah_opt.cli._recipes import checked
 from pah_opt.cli._results import result_options
@@ -16,8 +17,14 @@ if TYPE_CHECKING:
     from pah_opt.pipeline import OnCollapse
 
 
-@click.command
-@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
+@click.command(
+    epilog=examples(
+        "pah-opt run lossless balanced --model ./my-vit --data ./my-images",
+        "pah-opt run recipe.yaml --out out/first --save-artifacts",
+        "pah-opt run recipe.yaml --ablate",
+    )
+)
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...", shell_complete=complete_recipes)
 @click.option(
     "--model",
     default="google/vit-base-patch16-224",
@@ -58,7 +65,10 @@ if TYPE_CHECKING:
     help="What to do when a step brings the model to chance.",
 )
 @click.option(
-    "--ablate", is_flag=True, help="Also measure each recipe after each of its steps, and without each of them."
+    "--ablate",
+    is_flag=True,
+    help="Also measure each recipe after each of its steps, and without each of them; --json then prints report and "
+    "ablations.",
 )
 @click.option(
     "--batch",
@@ -90,7 +100,7 @@ def command(
     Under accelerate launch, all processes share the training; the main one measures and writes.
     """
     read = [checked(recipe) for recipe in recipes]
-    from pah_opt.cli._results import show, show_ablation
+    from pah_opt.cli._results import show
     from pah_opt.progress import default_progress
     from pah_opt.workflow import Source, apply_recipes, is_main, run_recipes, write_folder
     from pah_opt.workflow.ablation import Ablation
@@ -106,6 +116,4 @@ def command(
     settings = settings_of(quick=not full, batches=batches)
     outcome = run_recipes(source, wanted, settings=settings, progress=default_progress(), **options)
     write_folder(out, outcome, artifacts=save_artifacts)
-    for each in ablations if not as_json else ():
-        show_ablation(each, outcome.report)
-    show(outcome, out, as_json=as_json)
+    show(outcome, out, as_json=as_json, ablations=ablations)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._output import print_json
 
 
-@click.command
+@click.command(epilog=examples("pah-opt schema > recipe.schema.json"))
 def command() -> None:
     """Print a JSON Schema of recipes, for completion in editors.
 

@@ -6,17 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._output import json_option, print_json, print_table, print_text
+from pah_opt.cli._status import INTERRUPTED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pah_opt.search.result import SearchResult
 
-INTERRUPTED = 130
 
-
-@click.command
+@click.command(
+    epilog=examples(
+        "pah-opt search small --limit top1_drop_pp=1 --minimise latency",
+        "pah-opt search space.yaml --trials 40 --minutes 30 --out out/search",
+    )
+)
 @click.argument("space")
 @click.option("--model", default="google/vit-base-patch16-224", show_default=True, metavar="ID_OR_PATH",
               help="A hub id, or a local folder in transformers' form.")  # fmt: skip

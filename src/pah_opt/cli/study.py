@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pah_opt.cli._help import examples
 from pah_opt.cli._output import json_option, print_field, print_json, print_table, print_text
 
 if TYPE_CHECKING:
@@ -16,7 +17,13 @@ SCALES = {"tiny": "tiny", "medium": "cifar10-vit-s", "full": "cifar10-vit-b"}
 """Studies that come with the library, by how much they take."""
 
 
-@click.command
+@click.command(
+    epilog=examples(
+        "pah-opt study --scale tiny",
+        "pah-opt study study.yaml --dry-run",
+        'pah-opt study study.yaml --only "int8-*" --out out/study',
+    )
+)
 @click.argument("study", metavar="[STUDY]", required=False)
 @click.option("--scale", type=click.Choice(list(SCALES)),
               help="Instead of STUDY, the study of this project: 'tiny' on the embedded model and images (minutes on a "

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pah_opt.recipe.sources import RecipeSource
 
 T = TypeVar("T")
+ALIASES = {"2:4": "two-four"}
+"""Other names of presets, for those who write them as they are spoken of."""
 _BARE_NAME = re.compile(r"[\w-]+")
 """What may be meant as the name of a preset: no path, no suffix, no text of a recipe."""
 
@@ -110,7 +112,8 @@ class Registry:
         return as_recipe(source)
 
     def _may_name_a_preset(self, source: str) -> bool:
-        return (source in self.presets or bool(_BARE_NAME.fullmatch(source))) and not Path(source).is_file()
+        named = source in self.presets or source in ALIASES or bool(_BARE_NAME.fullmatch(source))
+        return named and not Path(source).is_file()
 
     def preset(self, name: str) -> Recipe:
         """Return the preset of that name.
@@ -118,6 +121,7 @@ class Registry:
         Raises:
             RecipeError: there is none; names the nearest one.
         """
+        name = ALIASES.get(name, name)
         if name not in self.presets:
             known = ", ".join(self.presets) or "none is installed"
             message = f"there is no preset {name!r}, nor a file of that name"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from pah_opt.environment import Obstacle
 from pah_opt.optimizer import API_VERSION, Needs
-from pah_opt.recipe.allowed import in_words
 from pah_opt.registry.needs import Supply
+from pah_opt.registry.parameter_rows import describe_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pah_opt.environment import Environment
-    from pah_opt.optimizer import AnyOptimizer, OptimizerConfig
+    from pah_opt.optimizer import AnyOptimizer, Effect, OptimizerConfig, Tags
     from pah_opt.plugins import LoadedPlugin, Origin
     from pah_opt.registry.catalogue import RegisteredOptimizer, Registry
 
@@ -23,21 +22,25 @@ if TYPE_CHECKING:
 def describe_optimizer(registered: RegisteredOptimizer, environment: Environment) -> dict[str, Any]:
     """Return what a strategy is for, its parameters, what it needs, and whether it can run on this machine.
 
-    Needs and obstacles are those of the default parameters; a strategy without defaults for all has needs None.
+    Needs, tags, promises and obstacles are those of the default parameters; a strategy without defaults for all has
+    None for the first three.
     """
     optimizer = registered.optimizer
-    needs = _default_needs(optimizer)
+    config = _default_config(optimizer)
     found = obstacles(optimizer, environment)
     return {
         "name": optimizer.name,
         "summary": optimizer.summary,
+        "description": inspect.cleandoc(type(optimizer).__doc__ or ""),
         "goal": optimizer.goal,
         "plugin": registered.plugin,
         "distribution": registered.distribution,
         "version": registered.version,
         "available": not found,
         "obstacles": [{"reason": obstacle.reason, "remedy": obstacle.remedy} for obstacle in found],
-        "needs": None if needs is None else needs_in_words(needs),
+        "needs": None if config is None else needs_in_words(optimizer.needs(config)),
+        "tags": None if config is None else _tags(optimizer.tags(config)),
+        "promises": None if config is None else effect_in_words(optimizer.expects(config)),
         "backends": [
             {"distribution": b.distribution, "versions": b.versions, "installed": environment.version(b.distribution)}
             for b in optimizer.backends
@@ -47,35 +50,27 @@ def describe_optimizer(registered: RegisteredOptimizer, environment: Environment
     }
 
 
-def describe_parameters(config_type: type[OptimizerConfig]) -> Iterator[dict[str, Any]]:
-    """Yield each parameter's name, type in words, default and documentation."""
-    schema = config_type.model_json_schema(by_alias=True)
-    required = schema.get("required", ())
-    for name, field in schema.get("properties", {}).items():
-        yield {
-            "name": name,
-            "type": in_words(field, schema.get("$defs", {})),
-            "required": name in required,
-            "default": field.get("default"),
-            "description": " ".join(field.get("description", "").split()),
-        }
-
-
 def obstacles(optimizer: AnyOptimizer, environment: Environment) -> tuple[Obstacle, ...]:
     """Return what keeps a strategy, with its default parameters, from running on this machine."""
     try:
         found = tuple(optimizer.available(environment))
     except Exception as error:  # noqa: BLE001  # a plugin may raise anything; the listing goes on
         return (Obstacle(f"its available() failed with {type(error).__name__}: {error}", "report it to its plugin"),)
-    hardware = Supply(environment).unmet_hardware(_default_needs(optimizer) or Needs())
+    config = _default_config(optimizer)
+    hardware = Supply(environment).unmet_hardware(Needs() if config is None else optimizer.needs(config))
     return (*found, *(Obstacle(reason, remedy) for reason, remedy in hardware))
 
 
-def _default_needs(optimizer: AnyOptimizer) -> Needs | None:
+def _default_config(optimizer: AnyOptimizer) -> OptimizerConfig | None:
     try:
-        return optimizer.needs(optimizer.config_type())
+        config: OptimizerConfig = optimizer.config_type()
     except ValidationError:  # some parameter has no default
         return None
+    return config
+
+
+def _tags(tags: Tags) -> dict[str, list[str]]:
+    return {kind: sorted(getattr(tags, kind)) for kind in ("requires", "provides", "removes")}
 
 
 def needs_in_words(needs: Needs) -> list[str]:
@@ -89,6 +84,20 @@ def needs_in_words(needs: Needs) -> list[str]:
         f"a CUDA device{capability}": needs.cuda or needs.capability is not None,
     }
     return [text for text, needed in words.items() if needed]
+
+
+def effect_in_words(effect: Effect) -> list[str]:
+    """Return what is promised and verified, such as ``["fewer parameters"]``."""
+    words = {
+        "fewer parameters": effect.fewer_parameters,
+        "fewer bytes": effect.fewer_bytes,
+        f"zeros of at least {effect.zeros_at_least or 0:.0%}": effect.zeros_at_least is not None,
+        f"linear weights stored as {effect.linear_dtype}": effect.linear_dtype is not None,
+        "the same shapes": effect.same_shapes,
+        "the same logits": effect.same_logits,
+        "modules of another type": effect.new_type,
+    }
+    return [text for text, promised in words.items() if promised]
 
 
 def describe_plugins(registry: Registry) -> dict[str, Any]:

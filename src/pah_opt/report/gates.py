@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pah_opt.errors import GateFailedError, MeasurementError
+from pah_opt.errors import GateFailedError, ReportError
 from pah_opt.measure.schema import GateResult
 from pah_opt.recipe import Gate
 from pah_opt.report.figures import figure
@@ -31,13 +31,13 @@ def check_gates(
         The results of each model. A figure that is null fails its gate, with the reason.
 
     Raises:
-        MeasurementError: a figure or a model is unknown (with the nearest name), or there is no model to check.
+        ReportError: a figure or a model is unknown (with the nearest name), or there is no model to check.
     """
     for name in gates:
         figure(name)
     chosen = [report.model(name) for name in models] if models is not None else list(report.candidates)
     if not chosen:
-        raise MeasurementError(
+        raise ReportError(
             f"the report holds {report.baseline_id!r} only, and gates are for what is compared with it; name it with "
             "--model to hold it against absolute limits"
         )
@@ -96,7 +96,7 @@ def read_limits(minima: Iterable[str], maxima: Iterable[str]) -> dict[str, Gate]
     1.0
 
     Raises:
-        MeasurementError: one is not of that form, or names an unknown figure.
+        ReportError: one is not of that form, or names an unknown figure.
     """
     lows = dict(_read(text) for text in minima)
     highs = dict(_read(text) for text in maxima)
@@ -106,7 +106,7 @@ def read_limits(minima: Iterable[str], maxima: Iterable[str]) -> dict[str, Gate]
 
 def _gate(name: str, low: float | None, high: float | None) -> Gate:
     if low is not None and high is not None and low > high:
-        raise MeasurementError(f"{name} cannot be at least {low:g} and at most {high:g}")
+        raise ReportError(f"{name} cannot be at least {low:g} and at most {high:g}")
     return Gate(min=low, max=high)
 
 
@@ -118,5 +118,5 @@ def _read(text: str) -> tuple[str, float]:
     except ValueError:
         number = float("nan")
     if not equals or not math.isfinite(number):
-        raise MeasurementError(f"the limit {text!r} is not of the form name=number, such as top1_drop_pp=1")
+        raise ReportError(f"the limit {text!r} is not of the form name=number, such as top1_drop_pp=1")
     return name.strip(), number

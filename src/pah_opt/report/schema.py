@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
-from pah_opt.errors import MeasurementError, nearest_name
+from pah_opt.errors import ReportError, nearest_name
 from pah_opt.measure.model_report import Env, ModelReport
 from pah_opt.measure.schema import Data
 
@@ -89,7 +89,7 @@ class Report(Data):
         """Return the report of one model.
 
         Raises:
-            MeasurementError: there is none of that name; names the nearest.
+            ReportError: there is none of that name; names the nearest.
         """
         for model in self.models:
             if model.id == name:
@@ -97,7 +97,7 @@ class Report(Data):
         known = [model.id for model in self.models]
         nearest = nearest_name(name, known)
         hint = f"did you mean {nearest!r}?" if nearest else f"models: {', '.join(known)}"
-        raise MeasurementError(f"the report has no model {name!r}; {hint}")
+        raise ReportError(f"the report has no model {name!r}; {hint}")
 
     def with_curves(self, **curves: Curve) -> Report:
         """Return the same report with more curves to plot."""
@@ -124,24 +124,24 @@ class Report(Data):
         """Read a report.
 
         Raises:
-            MeasurementError: it is no report, or of a newer major version; names ``source`` and what is wrong.
+            ReportError: it is no report, or of a newer major version; names ``source`` and what is wrong.
         """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise MeasurementError(_what_is_wrong(text, source, error)) from error
+            raise ReportError(_what_is_wrong(text, source, error)) from error
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Report:
         """Read a report from a file.
 
         Raises:
-            MeasurementError: the file is missing or is no report.
+            ReportError: the file is missing or is no report.
         """
         try:
             text = Path(path).read_bytes()
         except OSError as error:
-            raise MeasurementError(f"the report {path} cannot be read: {error}") from error
+            raise ReportError(f"the report {path} cannot be read: {error}") from error
         return cls.from_json(text, str(path))
 
     def save(self, path: str | PathLike[str]) -> Path:

@@ -15,7 +15,7 @@ from pah_opt.optimizer import Effect
 from pah_opt.pipeline.copies import meta_copy
 from pah_opt.recipe import Recipe, Step
 from pah_opt.registry import recipe_schema
-from pah_opt.registry.describe import describe_parameters
+from pah_opt.registry.parameter_rows import describe_parameters
 from pah_opt.testing.harness import Harness
 from pah_opt.testing.models import CLASSES, TINY_MODELS, tiny_images
 from pah_opt.testing.partners import pair_mistake, partners_of

@@ -88,7 +88,7 @@ def test_plugins_shows_a_broken_plugin_with_its_traceback(run: Run) -> None:
 
 def test_presets_are_listed(run: Run) -> None:
     line = next(line for line in run("presets").stdout.splitlines() if line.startswith("cli-half"))
-    assert line.split() == ["cli-half", "cli-shrink", "Half."]
+    assert line.split() == ["cli-half", "cli-shrink", "Half.", "not", "measured"]
     assert {"cli-half"} <= {preset["name"] for preset in json.loads(run("presets", "--json").stdout)}
 
 
@@ -96,6 +96,31 @@ def test_a_preset_is_printed_as_a_recipe_to_start_from(run: Run) -> None:
     expected = Recipe(name="cli-half", description="Half.", steps=[Step.of("cli-shrink", importance="l1")])
     assert Recipe.from_yaml(run("presets", "cli-half").stdout) == expected
     assert Recipe.from_json(run("presets", "cli-half", "--json").stdout) == expected
+
+
+def test_presets_show_their_figures_with_the_conditions(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {
+        "recipe_sha256": Recipe.from_yaml(run("presets", "cli-half").stdout).sha256, "top1_delta_pp": -0.25,
+        "artifact_bytes": 2.5e6, "speedup_p50_x": 1.5, "throughput_x": 2.0, "images": 1000,
+    }  # fmt: skip
+    head = {
+        "model": "a-vit", "data": "images", "calibration_images": 64, "cpu": "a CPU", "threads": 2, "torch": "2.13",
+        "batches": [1, 8],
+    }  # fmt: skip
+    other = {"two-four": row}  # measured of another recipe than the preset's
+    found = head | {"presets": {"cli-half": row} | other}
+    monkeypatch.setattr("pah_opt.presets.measured.measured_presets", lambda: found)
+    text = " ".join(run("presets", "cli-half").stdout.split())
+    assert "# Measured: -0.25 points, 2.5 MB, 1.50x faster, 2.00x throughput, on 1,000 images (a-vit on images" in text
+    assert "Measured: a-vit on images, 64 calibration images, a CPU" in run("presets").stdout
+    listed = {each["name"]: each["measured"] for each in json.loads(run("presets", "--json").stdout)}
+    assert listed["cli-half"] == row
+    assert listed["two-four"] is None
+
+
+def test_two_four_may_be_written_as_it_is_spoken_of(run: Run) -> None:
+    assert run("presets", "2:4").stdout == run("presets", "two-four").stdout
+    assert "name: two-four" in run("presets", "2:4").stdout
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest(run: Run) -> None:
@@ -110,7 +135,10 @@ def test_schema_prints_the_schema_of_what_is_installed(run: Run) -> None:
     assert schema["$defs"]["cli-shrink"]["required"] == ["importance"]
 
 
-@pytest.mark.parametrize("command", [("list",), ("list", "cli-shrink"), ("list", "cli-never"), ("presets",)])
+@pytest.mark.parametrize("command", [
+    ("list",), ("list", "cli-shrink"), ("list", "cli-never"), ("presets",), ("plugins",), ("doctor",),
+    ("gate", "--list"),
+])  # fmt: skip
 def test_output_is_plain_and_fits_80_columns_when_not_a_terminal(command: tuple[str, ...], run: Run) -> None:
     result = run(*command)
     assert "\x1b" not in result.stdout

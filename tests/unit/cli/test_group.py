@@ -10,13 +10,17 @@ from click.testing import Result
 
 from pah_opt.cli import main
 from pah_opt.errors import (
+    ArtifactError,
+    ArtifactWriteError,
     GateFailedError,
+    MeasurementError,
     NoEffectError,
     PahOptError,
     Place,
     PluginError,
     Problem,
     RecipeError,
+    ReportError,
     UnsupportedModelError,
 )
 from pah_opt.version import __version__
@@ -41,20 +45,36 @@ def failing(monkeypatch: pytest.MonkeyPatch, run: Run) -> Callable[..., Result]:
     return run_failing
 
 
-def test_every_command_shows_its_help(run: Run) -> None:
-    context = click.Context(main)
-    names = main.list_commands(context)
-    assert {"list", "plugins", "presets", "schema"} <= set(names)
-    for name in names:
-        result = run(name, "--help")
-        assert result.exit_code == 0, (name, result.output)
-        assert result.stdout.startswith("Usage: ")
+COMMANDS = [*((name,) for name in main.list_commands(click.Context(main))), ("plugin", "new")]
+
+
+def test_the_commands_are_found() -> None:
+    assert {("list",), ("plugins",), ("presets",), ("schema",)} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_commands_help_has_examples_and_is_plain_text_of_80_columns(command: tuple[str, ...], run: Run) -> None:
+    result = run(*command, "--help")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("Usage: ")
+    usage, examples = result.stdout.split("Examples:\n")
+    assert f"  pah-opt {' '.join(command)}" in examples
+    assert "\\b" not in usage
+    assert "\x1b" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 def test_the_groups_help_lists_commands_options_and_exit_status(run: Run) -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for words in ("plugins", "--no-plugin", "--version", "--debug", "Exit status: 0 done, 1 it failed, 2 the input"):
+    for words in (
+        "plugins",
+        "--no-plugin",
+        "--version",
+        "--debug",
+        "Examples:",
+        "Exit status: 0 done, 1 it failed, 2 the input",
+    ):
         assert words in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
 
@@ -94,6 +114,10 @@ def test_modules_with_an_underscore_are_no_commands(run: Run) -> None:
         (UnsupportedModelError("a CNN"), 2),
         (NoEffectError(0, "prune", "nothing changed"), 1),
         (GateFailedError("too slow"), 1),
+        (ReportError("no report"), 2),
+        (MeasurementError("it was too noisy"), 1),
+        (ArtifactError("a checksum is wrong"), 2),
+        (ArtifactWriteError("the disk is full"), 1),
         (OSError(28, "No space left on device", "out/report.json"), 1),
     ],
 )

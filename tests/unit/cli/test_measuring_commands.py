@@ -158,6 +158,35 @@ def test_gate_lists_what_can_be_limited(run: Run) -> None:
     assert "top1_drop_pp" in result.stdout
 
 
+def test_gate_lists_figures_as_json_too(run: Run) -> None:
+    listed = {each["name"]: each for each in json.loads(run("gate", "--list", "--json").stdout)}
+    assert listed["latency_p50_ms"]["unit"] == "ms"
+    assert all(all(each.values()) for each in listed.values())
+
+
+def test_gate_without_a_report_says_what_is_missing(run: Run) -> None:
+    result = run("gate", "--max", "top1_drop_pp=1")
+    assert result.exit_code == 2
+    assert "Missing argument 'REPORT'" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["explain", "compare", "gate"])
+@pytest.mark.parametrize("content", [None, "{}"])
+def test_a_report_that_cannot_be_read_is_unusable_input(
+    command: str, content: str | None, run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "broken.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    result = run(command, *[str(path)] * (2 if command == "compare" else 1))
+    assert result.exit_code == 2
+    assert "broken.json" in result.stderr
+
+
+def test_help_shows_the_batch_as_it_must_be_written(run: Run) -> None:
+    assert "--batch N|best" in run("measure", "--help").stdout
+
+
 def test_explain_speaks_of_every_model(run: Run, saved: Path) -> None:
     result = run("explain", str(saved))
     assert result.exit_code == 0, result.stderr

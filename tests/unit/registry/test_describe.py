@@ -6,13 +6,15 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
 
-from pah_opt import Needs
+from pah_opt import Effect, Needs, OptimizerConfig
 from pah_opt.environment import Environment
 from pah_opt.errors import PluginError
 from pah_opt.plugins import LeftOutPlugin, LoadedPlugin, Origin, Plugins
 from pah_opt.registry import RegisteredOptimizer, Registry, default_registry, describe_optimizer, describe_plugins
-from pah_opt.registry.describe import needs_in_words, obstacles
+from pah_opt.registry.describe import effect_in_words, needs_in_words, obstacles
+from pah_opt.registry.parameter_rows import describe_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +28,7 @@ def test_a_strategy_is_described_with_its_parameters(registry: Registry) -> None
     assert describe_optimizer(registry.get("prune"), HERE) == {
         "name": "prune",
         "summary": "Removes what matters least.",
+        "description": "",
         "goal": "both",
         "plugin": "basics",
         "distribution": "basics-dist",
@@ -33,6 +36,8 @@ def test_a_strategy_is_described_with_its_parameters(registry: Registry) -> None
         "available": True,
         "obstacles": [],
         "needs": [],
+        "tags": {"requires": ["graph:eager", "shapes:free", "weights:float"], "provides": [], "removes": []},
+        "promises": ["the same shapes"],
         "backends": [],
         "references": ["arXiv 1506.02626"],
         "parameters": [
@@ -65,7 +70,7 @@ def test_what_keeps_a_strategy_from_running_is_described_with_the_remedy(registr
 
 def test_needs_are_unknown_where_a_parameter_has_no_default(registry: Registry) -> None:
     described = describe_optimizer(registry.get("quantize"), HERE)
-    assert described["needs"] is None
+    assert described["needs"] is described["tags"] is described["promises"] is None
     assert described["parameters"][0]["required"] is True
 
 
@@ -82,6 +87,58 @@ def test_a_strategy_that_raises_when_asked_is_an_obstacle_to_itself_only(changed
 
     (obstacle,) = obstacles(changed(available=raises), HERE)
     assert obstacle.reason == "its available() failed with OSError: no driver"
+
+
+class Inner(BaseModel):
+    """Settings inside a setting."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    rate: float = 0.1
+    """How fast."""
+    again: Inner | None = None
+    """The same once more."""
+
+
+class Outer(OptimizerConfig):
+    """Parameters of every shape."""
+
+    names: dict[str, int] = Field(default_factory=dict)
+    """By name."""
+    fast: Inner = Inner(rate=0.5)
+    """With a rate of its own."""
+    guard: Inner | None = None
+    """Off by default."""
+
+
+def test_nested_parameters_are_described_under_dotted_names() -> None:
+    rows = {row["name"]: row for row in describe_parameters(Outer)}
+    assert list(rows) == ["names", "fast", "fast.rate", "fast.again", "guard", "guard.rate", "guard.again"]
+    assert rows["guard.rate"]["description"] == "How fast."
+    assert (rows["fast.rate"]["default"], rows["guard.rate"]["default"]) == (0.5, 0.1)
+
+
+def test_a_default_that_a_factory_makes_is_described() -> None:
+    assert next(describe_parameters(Outer))["default"] == {}
+    torchao = describe_optimizer(default_registry().get("torchao"), HERE)["parameters"]
+    assert {row["name"]: row["default"] for row in torchao}["per_layer"] == {}
+
+
+@pytest.mark.parametrize(
+    ("effect", "words"),
+    [
+        (Effect(), ["the same shapes"]),
+        (Effect(fewer_parameters=True, same_shapes=False), ["fewer parameters"]),
+        (Effect(zeros_at_least=0.5, same_shapes=False), ["zeros of at least 50%"]),
+        (
+            Effect(fewer_bytes=True, linear_dtype="int8", same_shapes=False),
+            ["fewer bytes", "linear weights stored as int8"],
+        ),
+        (Effect(same_logits=True, new_type=True), ["the same shapes", "the same logits", "modules of another type"]),
+    ],
+)
+def test_promises_are_said_in_words(effect: Effect, words: list[str]) -> None:
+    assert effect_in_words(effect) == words
 
 
 @pytest.mark.parametrize(
