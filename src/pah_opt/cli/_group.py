@@ -93,6 +93,8 @@ class LazyGroup(click.Group):
         """Run the command; render the library's own errors in words, unless ``--debug`` asks for the traceback."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # whoever reads the output has seen enough (head, less): click ends quietly
         except (PahOptError, OSError) as error:
             if ctx.params["debug"]:
                 raise

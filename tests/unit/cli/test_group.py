@@ -166,3 +166,24 @@ def test_an_unknown_plugin_to_leave_out_is_refused_with_the_nearest(run: Run) ->
 def test_a_command_that_is_not_there_is_none() -> None:
     """What click asks for when a shell completes a name."""
     assert main.get_command(click.Context(main), "xyz") is None
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    import subprocess
+    import sys
+
+    # A pipe that nobody reads, and far more output than it holds.
+    code = """
+import click, pah_opt.cli.schema as module
+from pah_opt.cli import main
+module.command = click.Command("schema", callback=lambda: [click.echo("x" * 4096) for _ in range(100)])
+main(["schema"])
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdout.read(10) == b"x" * 10
+    child.stdout.close()
+    assert child.wait(120) == 1
+    assert child.stderr is not None
+    assert child.stderr.read() == b""
+    child.stderr.close()
