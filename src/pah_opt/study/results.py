@@ -220,9 +220,11 @@ class Line(Data):
 
     @property
     def real_speedup(self) -> float | None:
-        """The speed-up, or 1 where its interval covers 1: a difference that noise explains is none."""
+        """The speed-up, or 1 where its interval covers 1, or is unknown: a difference that noise may explain is none."""
         low, high = self.figures.speedup_low_x, self.figures.speedup_high_x
-        return 1.0 if low is not None and high is not None and low <= 1.0 <= high else self.figures.speedup_x
+        if self.figures.speedup_x is None:
+            return None
+        return 1.0 if low is None or high is None or low <= 1.0 <= high else self.figures.speedup_x
 
     @property
     def ran(self) -> bool:

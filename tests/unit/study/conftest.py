@@ -74,6 +74,8 @@ def made_result(rows: dict[str, dict[str, Any]], study: dict[str, Any] | None = 
     results = []
     for name, given in rows.items():
         figures = {key: value for key, value in given.items() if key in Figures.model_fields}
+        if "speedup_x" in given:  # exactly known, unless a test says otherwise
+            figures = {**dict.fromkeys(("speedup_low_x", "speedup_high_x"), given["speedup_x"]), **figures}
         results.append(RowResult(
             name=name, base="full", seed=0, figures=Figures(**figures), collapsed=given.get("collapsed", False),
             linear_dtypes=given.get("dtypes", {"fp32": 4}), error=given.get("error"),

@@ -39,8 +39,9 @@ def test_other_priorities_pick_other_rows(weights: dict[str, float], pick: str) 
     assert chosen.name == pick
 
 
-def test_a_gain_of_speed_that_noise_explains_counts_for_nothing() -> None:
-    noise = {**ROWS["exact"], "size_x": 1.0, "speedup_x": 3.0, "speedup_low_x": 0.5, "speedup_high_x": 9.0}
+@pytest.mark.parametrize(("low", "high"), [(0.5, 9.0), (None, None)])
+def test_a_gain_of_speed_that_noise_explains_counts_for_nothing(low: float | None, high: float | None) -> None:
+    noise = {**ROWS["exact"], "size_x": 1.0, "speedup_x": 3.0, "speedup_low_x": low, "speedup_high_x": high}
     choice = choose(made_result({"dense": DENSE_FIGURES, "row": noise}, study_of({"row": {}})))
     assert choice.scores == {"dense": 0.0, "row": 0.0}
 
