@@ -26,9 +26,9 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
-NOT_OURS = {"--model-repository"}
-"""Options of other programs: Triton's."""
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+NOT_OURS = {"--model-repository", "--num_processes", "--logdir", "--no-deps", "--package-config"}
+"""Options of other programs: Triton's, accelerate's, TensorBoard's, pip's, Olive's."""
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z_-]*")
 CONTEXT = click.Context(main)
 
 
