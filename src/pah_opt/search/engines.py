@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pah_opt.search.records import Record
@@ -14,6 +14,47 @@ if TYPE_CHECKING:
     from pah_opt.search.racing import Rivals
 
 Judging = Callable[["Recipe", "Rivals", Record], Record]
+Timings = Mapping[Hashable, float]
+"""What a latency table knows, in ms by part; see :class:`pah_opt.search.latency_table.LatencyTable`."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a judge in another process sends back.
+
+    Args:
+        record: the judged trial.
+        timings: what the judge's latency table learned meanwhile.
+        place: the machine that judged, where there are several.
+    """
+
+    record: Record
+    timings: Timings = field(default_factory=dict)
+    place: str | None = None
+
+
+def timings_of(judge: object) -> Timings:
+    """Return what a judge's latency table knows; nothing for a judge without one."""
+    table = getattr(judge, "table", None)
+    return {} if table is None else dict(table.times_ms)
+
+
+def tell_timings(judge: object, timings: Timings) -> None:
+    """Add timings to a judge's latency table, if it has one."""
+    table = getattr(judge, "table", None)
+    if table is not None:
+        table.times_ms.update(timings)
+
+
+def answer(judge: Judging, recipe: Recipe, rivals: Rivals, record: Record, known: Timings) -> Answer:
+    """Judge in a process that is not the search's own, with the timings that the search knows.
+
+    Returns:
+        The record, and the timings that are new to the search.
+    """
+    tell_timings(judge, known)
+    judged = judge(recipe, rivals, record)
+    return Answer(judged, {part: ms for part, ms in timings_of(judge).items() if part not in known})
 
 
 @dataclass(frozen=True)
@@ -39,7 +80,7 @@ class Engine(Protocol):
     @property
     @abstractmethod
     def slots(self) -> int:
-        """How many trials run at the same time; may change as machines come and go."""
+        """How many trials run at the same time; may change as machines come and go, down to none."""
 
     @abstractmethod
     def start(self, job: Job) -> None:
@@ -47,7 +88,7 @@ class Engine(Protocol):
 
     @abstractmethod
     def wait(self) -> list[tuple[Job, Record]]:
-        """Wait until at least one trial has ended; return those that have."""
+        """Wait until a trial has ended, or for a second or so; return those that have ended, maybe none."""
 
     def close(self) -> None:
         """Give back what it holds; trials that still run are ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pah_opt.progress import Progress
 from pah_opt.report.numbers import figures as written
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 REPEATS = 25
 """Known recipes proposed in a row after which the space counts as exhausted."""
+SAY_S = 60.0
+"""Seconds without a new recipe on the front after which progress is said all the same."""
+NO_NODE = "no node can run a trial; waiting for one"
 
 
 @dataclass
@@ -57,12 +60,15 @@ class Loop:
     records: list[Record] = field(default_factory=list)
     interrupted: bool = False
     exhausted: bool = False
-    _running: int = 0
+    _running: dict[int, Any] = field(default_factory=dict)
     _repeats: int = 0
+    _said_s: float = 0.0
 
     def run(self) -> None:
         """Search; what ctrl-C interrupts is forgotten, everything that had ended is kept."""
         self._started = self.clock()
+        self._before = len(self.records)
+        self._said_s = self.elapsed_s
         for record in self.records:
             if record.state != "repeated":
                 self.proposer.is_new(dict(record.values))
@@ -74,6 +80,8 @@ class Loop:
             self.interrupted = True
         finally:
             self.engine.close()
+            for trial in self._running.values():
+                self.study.drop(trial)
 
     @property
     def elapsed_s(self) -> float:
@@ -82,18 +90,29 @@ class Loop:
 
     def _turns(self) -> Iterator[Record]:
         yield from self.records
+        stranded = False
         while True:
-            while self._running < self.engine.slots and self._may_start():
+            slots = self.engine.slots
+            while len(self._running) < slots and self._may_start():
                 yield from self._start()
-            if not self._running:
+            if not slots and not stranded:
+                self.progress.message(NO_NODE)
+            stranded = not slots
+            if self._nothing_to_wait_for(slots):
                 return
             for job, record in self.engine.wait():
-                self._running -= 1
+                del self._running[job.record.number]
                 yield self._ended(job.trial, record)
+
+    def _nothing_to_wait_for(self, slots: int) -> bool:
+        if slots:
+            return not self._running
+        # Every machine is gone. New ones may come, as long as there is time.
+        return self.elapsed_s >= self.limit_s or not (self._running or self._may_start())
 
     def _may_start(self) -> bool:
         self.exhausted = self._repeats >= REPEATS or len(self.proposer.tried) >= self.bound.size
-        room = len(self.records) + self._running < self.trials
+        room = len(self.records) + len(self._running) < self.trials
         return room and self.elapsed_s < self.limit_s and not self.exhausted
 
     def _start(self) -> Iterator[Record]:
@@ -110,12 +129,12 @@ class Loop:
         if recipe is None:
             yield self._ended(trial, replace(record, figures=dict(self.dense), reason="every step was left out"))
             return
-        self._running += 1
         try:
             self.engine.start(Job(trial, recipe, Rivals.of(self.records, self.budget.figure), record))
         except BaseException:  # an interrupt too: a trial that never began must not stay open
             self.study.drop(trial)
             raise
+        self._running[record.number] = trial
 
     def _repeat(self, trial: object, record: Record) -> None:
         """Tell the sampler what is known of a recipe already; it costs nothing and is no trial."""
@@ -136,15 +155,25 @@ class Loop:
         before = [each.number for each in best_of(self.records, self.budget)]
         self.study.tell(trial, record, self.dense)
         self.records.append(record)
-        if record.number in (best := [each.number for each in best_of(self.records, self.budget)]) and best != before:
-            self.progress.message(self._said(record, len(best)))
+        best = [each.number for each in best_of(self.records, self.budget)]
+        new = record.number in best and best != before
+        if new or self.elapsed_s - self._said_s >= SAY_S:
+            self._said_s = self.elapsed_s
+            self.progress.message(self._said(record, len(best), new=new))
         return record
 
-    def _said(self, record: Record, front: int) -> str:
-        shown = ", ".join(describe(record.figures))
-        left = "" if self.limit_s == float("inf") else f"; {max(0.0, self.limit_s - self.elapsed_s) / 60:.1f} min left"
-        kept = "" if record.keeps(self.budget) else " (beyond the limits)"
-        return f"trial {record.number}: {shown}{kept}; front: {front} recipe{'s' if front > 1 else ''}{left}"
+    def _said(self, record: Record, front: int, *, new: bool) -> str:
+        shown = ", ".join(describe(record.figures)) if new else record.state
+        kept = "" if not new or record.keeps(self.budget) else " (beyond the limits)"
+        done = f"{len(self.records)} of {self.trials} trials"
+        left = f"at most {self._left_s / 60:.1f} min left"
+        return f"trial {record.number}: {shown}{kept}; front: {front} recipe{'s' if front > 1 else ''}; {done}, {left}"
+
+    @property
+    def _left_s(self) -> float:
+        """Seconds until the time is up or, at the pace so far, the trials are."""
+        pace = (self.clock() - self._started) / max(1, len(self.records) - self._before)
+        return max(0.0, min(self.limit_s - self.elapsed_s, pace * (self.trials - len(self.records))))
 
 
 def describe(figures: Mapping[str, float | None]) -> list[str]:

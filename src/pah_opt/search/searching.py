@@ -22,6 +22,7 @@ from pah_opt.report import compare
 from pah_opt.search.bound import BoundSpace, Values
 from pah_opt.search.budget import Budget
 from pah_opt.search.child import Child
+from pah_opt.search.cluster import check_cluster
 from pah_opt.search.engines import Engine, Local
 from pah_opt.search.extremes import Checked, Extremes, check_limits
 from pah_opt.search.inputs import cut, device_name, model_digest
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from pah_opt.layout import ModelAdapter
     from pah_opt.recipe import Recipe
     from pah_opt.report import Report
     from pah_opt.search.records import Record
@@ -94,6 +96,8 @@ def search(
     """
     import_optuna()
     chosen = _settings(settings)
+    if chosen.engine == "ray":
+        check_cluster(chosen.address)
     read = as_space(space)
     limits = _budget(budget, read)
     with ExitStack() as held:
@@ -135,6 +139,8 @@ class _Run:
         self.data = as_data(data)
         check_fit(self.data.test, layout)
         self.bound = BoundSpace.of(space, strategies, model, layout, settings.seed)
+        if settings.elsewhere:
+            check_installed(space, strategies, adapter)
         training, validation = cut(self.data, settings.validation_images, settings.seed)
         self.judge = Judge(
             model, training, validation, budget, settings.calibration_images, settings.racing, settings.screening,
@@ -255,6 +261,25 @@ class _Run:
         settings = measure or MeasureSettings.quick(batch_sizes=(self.budget.batch_size,))
         models = {"dense": self.model, pick.name: artifact}
         return compare(models, self.data.test, settings=settings, registry=self.registry, progress=self.progress)
+
+
+def check_installed(space: Space, registry: Registry, adapter: ModelAdapter) -> None:
+    """See that another process finds what the trials need: it loads the installed plugins, and no others.
+
+    Raises:
+        SearchError: names what was only registered in this process.
+    """
+    installed = [plugin for plugin in registry.plugins.loaded if plugin.origin.distribution is not None]
+    named = {each.name for plugin in installed for each in plugin.optimizers}
+    missing = [f"the strategy {step.use!r}" for step in space.steps if step.use not in named]
+    if type(adapter) not in {type(each) for plugin in installed for each in plugin.adapters}:
+        missing.append(f"the adapter {type(adapter).__name__}")
+    if missing:
+        raise SearchError(
+            f"{', '.join(dict.fromkeys(missing))}: known to this process only, and with a time limit for trials or the "
+            "engine ray they run in others; install the plugin as a package (pah-opt plugin new NAME writes one; on "
+            "every node of a cluster), or search without trial_limit_s and engine"
+        )
 
 
 def no_pick(records: list[Record], budget: Budget) -> str:

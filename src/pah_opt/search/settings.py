@@ -45,6 +45,11 @@ class Settings:
     address: str = "auto"
     seed: int = 0
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether trials run in other processes than the search."""
+        return self.engine == "ray" or self.trial_limit_s is not None
+
     def check(self) -> None:
         """Find values that mean nothing.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,19 +17,32 @@ from pah_opt.search.racing import Rivals
 from pah_opt.search.records import Record
 
 JUDGE = '''
-import os, time
+import os, signal, time
 from dataclasses import replace
+from types import SimpleNamespace
 
 
 class Odd:
-    """Does what the name of the recipe says."""
+    """Does what the name of the recipe says, and learns a timing of that name; cannot be started beside `broken`."""
+
+    def __init__(self, broken):
+        self.broken, self.table = broken, SimpleNamespace(times_ms={})
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        if os.path.exists(self.broken):
+            os._exit(3)
 
     def __call__(self, recipe, rivals, record):
+        known = float(len(self.table.times_ms))
+        self.table.times_ms[recipe.name] = 1.0
+        if recipe.name == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
         if recipe.name == "hangs":
             time.sleep(600)
         if recipe.name == "dies":
             os._exit(7)
-        return replace(record, figures={"top1": 0.5, "process": float(os.getpid())})
+        return replace(record, figures={"top1": 0.5, "process": float(os.getpid()), "known": known})
 '''
 
 
@@ -35,29 +50,69 @@ def recipe(name: str) -> Recipe:
     return Recipe(name=name, steps=[Step.of("torchao")])
 
 
-def test_a_trial_that_hangs_or_dies_is_recorded_and_the_next_one_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A judge that does what the name of the recipe says."""
     (tmp_path / "odd_judge.py").write_text(JUDGE)
     monkeypatch.syspath_prepend(tmp_path)
     import odd_judge  # type: ignore[import-not-found]  # written above
 
-    child = Child(odd_judge.Odd(), limit_s=20.0)
-    record = Record(0, "done", None)
+    yield odd_judge.Odd(str(tmp_path / "broken"))
+    sys.modules.pop("odd_judge", None)
+
+
+RECORD = Record(0, "done", None)
+
+
+def test_a_trial_that_hangs_or_dies_is_recorded_and_the_next_one_runs(odd: Any) -> None:
+    child = Child(odd, limit_s=20.0)
     try:
-        first = child(recipe("fine"), Rivals({}), record)
+        first = child(recipe("fine"), Rivals({}), RECORD)
         child.limit_s = 0.3
-        hung = child(recipe("hangs"), Rivals({}), record)
+        hung = child(recipe("hangs"), Rivals({}), RECORD)
         child.limit_s = 20.0
-        dead = child(recipe("dies"), Rivals({}), record)
-        last = child(recipe("fine"), Rivals({}), record)
+        dead = child(recipe("dies"), Rivals({}), RECORD)
+        last = child(recipe("fine"), Rivals({}), RECORD)
     finally:
         child.close()
-        sys.modules.pop("odd_judge", None)
     assert first.figures["top1"] == last.figures["top1"] == 0.5
     assert first.figures["process"] != last.figures["process"]
     assert (hung.state, dead.state) == ("timed-out", "failed")
     assert "exit status 7" in str(dead.reason)
+
+
+def test_a_process_that_the_system_kills_ran_out_of_memory_and_its_timings_outlive_it(odd: Any) -> None:
+    child = Child(odd, limit_s=20.0)
+    try:
+        child(recipe("first"), Rivals({}), RECORD)
+        killed = child(recipe("killed"), Rivals({}), RECORD)
+        after = child(recipe("last"), Rivals({}), RECORD)
+    finally:
+        child.close()
+    assert killed.state == "out-of-memory"
+    assert after.figures["known"] == 1.0, "the new process knows what the first one timed"
+    assert set(odd.table.times_ms) == {"first", "last"}, "and so does the search"
+
+
+def test_a_process_that_does_not_start_again_fails_one_trial_and_not_the_search(odd: Any) -> None:
+    child = Child(odd, limit_s=20.0)
+    try:
+        child(recipe("fine"), Rivals({}), RECORD)
+        child.close()
+        Path(odd.broken).touch()
+        lost = child(recipe("fine"), Rivals({}), RECORD)
+        Path(odd.broken).unlink()
+        back = child(recipe("fine"), Rivals({}), RECORD)
+    finally:
+        child.close()
+    assert (lost.state, back.state) == ("failed", "done")
+    assert "exit status 3" in str(lost.reason)
+
+
+def test_a_first_process_that_does_not_start_ends_the_search(odd: Any) -> None:
+    Path(odd.broken).touch()
+    with pytest.raises(SearchError, match="exit status 3"):
+        Child(odd, limit_s=20.0)(recipe("fine"), Rivals({}), RECORD)
 
 
 def test_a_judge_with_its_model_can_be_sent(judge: Judge) -> None:

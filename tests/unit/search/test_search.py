@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,9 @@ import pah_opt
 from pah_opt.cli import main
 from pah_opt.errors import DataError, MeasurementError, RecipeError, SearchError
 from pah_opt.measure.settings import MeasureSettings
-from pah_opt.search import Budget, Record, SearchResult
+from pah_opt.progress import Progress
+from pah_opt.search import Budget, Record, SearchResult, loop
+from pah_opt.search.engines import Engine, Job
 from pah_opt.splits import Data
 from pah_opt.storage.lock import locked
 from pah_opt.testing import tiny_vit
@@ -149,6 +152,64 @@ def test_crashes_and_lack_of_memory_are_recorded_and_the_space_is_exhausted(mode
     }  # fmt: skip
     assert "kaput" in str(states["crash"].reason)
     assert result.exhausted
+
+
+def test_trials_in_a_process_of_their_own_are_judged_as_here(model: nn.Module, data: Data) -> None:
+    space = "steps: [{use: magnitude-pruning, with: {sparsity: {choices: [0.2, 0.9]}}}]"
+    here, there = (
+        tiny_search(model, data, space=space, trials=2, **options) for options in ({}, {"trial_limit_s": 90})
+    )
+    assert [record.state for record in there.records] == ["done", "done"]
+    assert [record.figures for record in there.records] == [record.figures for record in here.records]
+
+
+def test_a_strategy_that_another_process_cannot_find_is_said_before_any_trial(model: nn.Module, data: Data) -> None:
+    with pytest.raises(SearchError, match=r"strategy 'misbehaving': known to this process only.*install the plugin"):
+        tiny_search(model, data, space=TROUBLE, trial_limit_s=60)
+
+
+class Messages(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_progress_says_the_front_and_the_time_left_and_does_not_fall_silent(
+    model: nn.Module, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAY_S", 0.0)
+    shown = Messages()
+    result = tiny_search(model, data, trials=4, progress=shown)
+    said = [line for line in shown.said if line.startswith("trial ")]
+    assert len(said) == len(result.records) == 4
+    assert re.search(r"MB; front: 1 recipe; 1 of 4 trials, at most \d+\.\d min left$", said[0])
+    assert said[-1].endswith("4 of 4 trials, at most 0.0 min left")
+
+
+class NoMachine(Engine):
+    """A cluster that has lost every node."""
+
+    slots = 0
+
+    def start(self, job: Job) -> None:
+        raise AssertionError("nothing can run")
+
+    def wait(self) -> list[tuple[Job, Record]]:
+        return []
+
+
+def test_a_search_without_any_machine_left_waits_and_ends_with_its_time(
+    model: nn.Module, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pah_opt.search.searching._Run._engine", lambda _: NoMachine())
+    shown = Messages()
+    result = tiny_search(model, data, minutes=0.05, progress=shown)
+    assert result.records == ()
+    assert shown.said.count(loop.NO_NODE) == 1
 
 
 def test_ctrl_c_keeps_what_was_found(model: nn.Module, data: Data) -> None:
