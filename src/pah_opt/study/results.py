@@ -220,7 +220,7 @@ class Line(Data):
 
     @property
     def real_speedup(self) -> float | None:
-        """The speed-up, or 1 where its interval covers 1, or is unknown: a difference that noise may explain is none."""
+        """The speed-up, or 1 where its interval is unknown or covers 1: a difference that noise may explain is none."""
         low, high = self.figures.speedup_low_x, self.figures.speedup_high_x
         if self.figures.speedup_x is None:
             return None
