@@ -147,10 +147,11 @@ def test_widths_of_single_blocks_take_part_in_the_scan_and_the_knapsack(judge: J
         "mlp_per_block: {per: block, choices: [0.0, 0.5]}}}]"
     )
     bound = BoundSpace.of(space, default_registry(), judge.model, judge.adapter.layout(judge.model))
-    starts = knapsack_starts(bound, judge)
+    starts = knapsack_starts(bound, replace(judge, budget=Budget(minimise="macs", top1_drop_pp=50)))
     chosen = [sorted(bound.named(name).value(value) for name, value in values.items()) for values in starts]
     assert [0.5, 0.5] in chosen
     assert [0.0, 0.5] in chosen
+    assert [0.0, 0.0] not in chosen, "nothing would be removed"
 
 
 def test_simple_starts_try_each_optional_step_alone(judge: Judge) -> None:
