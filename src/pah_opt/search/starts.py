@@ -212,10 +212,7 @@ class Scan:
             chosen = allocate(costs, [[damage.harm for damage in row] for row in rows], share * most)
             if chosen is not None:
                 picks = zip(self.places, chosen, strict=True)
-                values = self._only({place.name: list(found[place.name])[index] for place, index in picks})
-                # Each choice can be made alone; all those that do nothing together cannot.
-                if self._predicted(values) is not None:
-                    yield values
+                yield self._only({place.name: list(found[place.name])[index] for place, index in picks})
 
     def _gentlest(self) -> Value:
         """Return the choice that leaves the largest model when all places take it: it changes least."""

@@ -186,7 +186,7 @@ def test_progress_says_the_front_and_the_time_left_and_does_not_fall_silent(
     result = tiny_search(model, data, trials=4, progress=shown)
     said = [line for line in shown.said if line.startswith("trial ")]
     assert len(said) == len(result.records) == 4
-    assert re.search(r"MB; front: 1 recipe; 1 of 4 trials, at most \d+\.\d min left$", said[0])
+    assert re.search(r"; front: 1 recipe; 1 of 4 trials, at most \d+\.\d min left$", said[0])
     assert said[-1].endswith("4 of 4 trials, at most 0.0 min left")
 
 
