@@ -298,7 +298,7 @@ def test_test_images_are_never_trained_on(pretrained: nn.Module, data: Data) -> 
             return super().batches(batch_size, shuffle_seed=shuffle_seed)
 
         def subset(self, indices: Any) -> Any:
-            assert list(indices) == [0], "only the shape of one image is looked at"
+            assert len(indices) <= 8, "only shape and scale of a few images are looked at"
             return super().subset(indices)
 
     assert isinstance(data.test, TensorSplit)
