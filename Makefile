@@ -41,12 +41,16 @@ imports: .venv/dev.stamp        ## the directions of imports
 docs: .venv/dev.stamp           ## the documentation site, in out/site; a warning fails it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir out/site
 
-plugins:         ## build the wheels of library and plugins, install them in a clean environment, run the plugins' tests
+# An environment of its own, with the library and its plugins from wheels: nothing of the checkout is on its path.
+build/plugins/venv.stamp: pyproject.toml constraints.txt $(shell find src plugins -type f -not -name '*.pyc')
 	rm -rf build/plugins
 	$(PYTHON) -m venv build/plugins/venv
 	build/plugins/venv/bin/pip wheel --quiet --disable-pip-version-check --no-deps -w build/plugins/wheels . ./plugins/*/
 	build/plugins/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
 		build/plugins/wheels/*.whl accelerate hypothesis pytest pytest-xdist
+	@touch $@
+
+plugins: build/plugins/venv.stamp  ## build the wheels of library and plugins, install them in a clean environment, run the plugins' tests
 	OMP_NUM_THREADS=1 build/plugins/venv/bin/python -m pytest -n 2 --dist worksteal plugins
 
 check: lint types imports docs test plugins  ## everything that CI runs
