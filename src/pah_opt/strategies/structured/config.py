@@ -95,19 +95,24 @@ class StructuredConfig(OptimizerConfig):
 
     @model_validator(mode="after")
     def _removes_something(self) -> StructuredConfig:
-        own = [*self.heads_per_block.values(), *self.mlp_per_block.values()]
+        own = [share for shares in self.per_block.values() for share in shares.values()]
         if self.target is None and not any((self.heads, self.head_dims, self.mlp, *own)):
             raise ValueError("nothing to remove; give heads, head_dims or mlp a share above 0, or give a target")
         return self
 
     @model_validator(mode="after")
     def _says_once_how_wide_blocks_become(self) -> StructuredConfig:
-        if (self.heads_per_block or self.mlp_per_block) and (self.target is not None or self.scope != "layer"):
+        if any(self.per_block.values()) and (self.target is not None or self.scope != "layer"):
             other = "a target" if self.target is not None else f"scope: {self.scope}"
             raise ValueError(
                 f"heads_per_block and mlp_per_block say how wide each block becomes, and so does {other}; leave one out"
             )
         return self
+
+    @property
+    def per_block(self) -> dict[str, dict[str, float]]:
+        """Shares of single blocks of each kind that can have them: pattern to share."""
+        return {"heads": self.heads_per_block, "mlp": self.mlp_per_block}
 
     @property
     def proportions(self) -> dict[str, float]:

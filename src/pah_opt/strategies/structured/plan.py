@@ -70,14 +70,13 @@ def _own_shares(
     config: StructuredConfig, layout: Layout, shares: Mapping[Kind, float], progress: float
 ) -> list[dict[Kind, float]]:
     """Return the shares of each block where some have their own, else nothing."""
-    per_block: dict[Kind, Mapping[str, float]] = {"heads": config.heads_per_block, "mlp": config.mlp_per_block}
-    if not any(per_block.values()):
+    if not any(config.per_block.values()):
         return []
     blocks = [dict(shares) for _ in layout.blocks]
-    for kind, patterns in per_block.items():
+    for kind, patterns in config.per_block.items():
         for pattern, share in patterns.items():
             for index in _matching(pattern, layout):
-                blocks[index][kind] = share * progress
+                blocks[index][cast("Kind", kind)] = share * progress
     return blocks
 
 
@@ -114,11 +113,11 @@ def problems(model: nn.Module, config: StructuredConfig, context: Context) -> li
 
 
 def _unmatched(config: StructuredConfig, layout: Layout) -> list[str]:
-    given = {"heads_per_block": config.heads_per_block, "mlp_per_block": config.mlp_per_block}
     first = layout.blocks[0].path
     return [
-        f"with.{name}: {pattern!r} matches no block; allowed are glob patterns over block paths such as '{first}.*'"
-        for name, patterns in given.items()
+        f"with.{kind}_per_block: {pattern!r} matches no block; allowed are glob patterns over block paths such as "
+        f"'{first}.*'"
+        for kind, patterns in config.per_block.items()
         for pattern in patterns
         if not _matching(pattern, layout)
     ]

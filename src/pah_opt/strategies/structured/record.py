@@ -22,10 +22,9 @@ def write(
     context.record("head_dims", [shape.head_dim for shape in shapes])
     context.record("mlp_widths", [shape.mlp for shape in shapes])
     context.record("requested", config.target.given if config.target else config.proportions)
-    own = {"heads_per_block": config.heads_per_block, "mlp_per_block": config.mlp_per_block}
-    for name, given in own.items():
+    for kind, given in config.per_block.items():
         if given:
-            context.record(name, given)
+            context.record(f"{kind}_per_block", given)
     context.record("removed", {kind: _removed(kind, allocator, shapes) for kind in ("heads", "head_dims", "mlp")})
     whole, left = allocator.sizes.totals(allocator.dense), allocator.sizes.totals(shapes)
     context.record("kept", {figure: round(left[figure] / whole[figure], 4) for figure in whole})
