@@ -31,18 +31,21 @@ def command(
 
     Each is an artifact's folder, a folder in transformers' form, or a hub id. Given two report.json files instead, say
     what changed between them and what is not comparable.
+
+    Under accelerate launch, all processes share the images; the main one times and writes.
     """
     if all(model.endswith(".json") for model in models):
         _compare_reports(models, as_json=as_json)
         return
-    from pah_opt.progress import default_progress
+    from pah_opt.workflow import is_main, main_progress
     from pah_opt.workflow.measuring import measure_sources
 
     report = measure_sources(
         _named(models), settings=settings_of(quick=quick, batches=batches), baselines=strong_baselines,
-        progress=default_progress(), **options,
+        shared=True, progress=main_progress(), **options,
     )  # fmt: skip
-    show_report(report, out, as_json=as_json)
+    if is_main():
+        show_report(report, out, as_json=as_json)
 
 
 def _named(models: tuple[str, ...]) -> dict[str, str]:

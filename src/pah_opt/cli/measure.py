@@ -22,14 +22,18 @@ def command(
     *, model: str, quick: bool, batches: tuple[Any, ...], strong_baselines: bool, out: str | None, as_json: bool,
     **options: Any,
 ) -> None:  # fmt: skip
-    """Measure MODEL: an artifact's folder, a folder in transformers' form, or a hub id."""
+    """Measure MODEL: an artifact's folder, a folder in transformers' form, or a hub id.
+
+    Under accelerate launch, all processes share the images; the main one times and writes.
+    """
     from pathlib import Path
 
-    from pah_opt.progress import default_progress
+    from pah_opt.workflow import is_main, main_progress
     from pah_opt.workflow.measuring import measure_sources
 
     report = measure_sources(
         {Path(model).name or model: model}, settings=settings_of(quick=quick, batches=batches),
-        baselines=strong_baselines, progress=default_progress(), **options,
+        baselines=strong_baselines, shared=True, progress=main_progress(), **options,
     )  # fmt: skip
-    show_report(report, out, as_json=as_json)
+    if is_main():
+        show_report(report, out, as_json=as_json)

@@ -97,12 +97,11 @@ def command(
 ) -> None:
     """Run each RECIPE (a YAML or JSON file, or a preset) on a model; compare all with the dense one.
 
-    Under accelerate launch, all processes share the training; the main one measures and writes.
+    Under accelerate launch, all processes share training and test images; the main one times and writes.
     """
     read = [checked(recipe) for recipe in recipes]
     from pah_opt.cli._results import show
-    from pah_opt.progress import default_progress
-    from pah_opt.workflow import Source, apply_recipes, is_main, run_recipes, write_folder
+    from pah_opt.workflow import Source, is_main, main_progress, run_recipes, write_folder
     from pah_opt.workflow.ablation import Ablation
 
     source = Source.load(model, data, weights=weights, device=device, train_limit=train_limit, test_limit=test_limit)
@@ -110,10 +109,9 @@ def command(
     ablations = [Ablation.of(recipe, source.model, calibration=trains, training=trains) for recipe in read if ablate]
     wanted = [variant for each in ablations for variant in each.variants] or read
     options: dict[str, Any] = {"calibration_images": calibration_images, "on_collapse": on_collapse}
-    if not is_main():
-        apply_recipes(source, wanted, **options)
-        return
     settings = settings_of(quick=not full, batches=batches)
-    outcome = run_recipes(source, wanted, settings=settings, progress=default_progress(), **options)
+    outcome = run_recipes(source, wanted, settings=settings, shared=True, progress=main_progress(), **options)
+    if not is_main():
+        return
     write_folder(out, outcome, artifacts=save_artifacts)
     show(outcome, out, as_json=as_json, ablations=ablations)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from pah_opt.measure.shadow import input_dtype
 from pah_opt.measure.statistics import binomial_tail
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
@@ -202,6 +202,29 @@ def _joined(rows: list[_Judged], split: Split, fingerprint: str | None) -> Predi
         nll=torch.cat([row.nll for row in rows]).numpy(),
         num_classes=rows[0].num_classes,
         fingerprint=fingerprint or split.fingerprint,
+    )
+
+
+def joined(parts: Sequence[Predictions], rows: Sequence[int]) -> Predictions:
+    """Put the predictions on parts of a split together, in the order of its images.
+
+    Args:
+        parts: what a model said about each part; at least one.
+        rows: the place of each image in the whole split, part after part.
+    """
+    order = np.argsort(rows)
+
+    def whole(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(part, name) for part in parts])[order]
+
+    return Predictions(
+        labels=whole("labels"),
+        predicted=whole("predicted"),
+        top5_hits=None if parts[0].top5_hits is None else whole("top5_hits"),
+        confidences=whole("confidences"),
+        nll=whole("nll"),
+        num_classes=parts[0].num_classes,
+        fingerprint=parts[0].fingerprint,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pah_opt.errors import MeasurementError
-from pah_opt.measure.accuracy import Predictions, predict
+from pah_opt.measure.accuracy import Predictions, joined, predict
 from pah_opt.measure.blocks import block_map
 from pah_opt.measure.collected import Collected
 from pah_opt.measure.environment import CpuWatch
@@ -16,6 +16,7 @@ from pah_opt.measure.model import model_figures
 from pah_opt.measure.modes import evaluating
 from pah_opt.measure.nvml import Gpu, Reading, open_gpu
 from pah_opt.measure.provenance import origin_of, provenance
+from pah_opt.measure.sharing import ProcessGroup
 from pah_opt.measure.timing import Timed, time_models
 from pah_opt.measure.trouble import is_out_of_memory, release_memory
 from pah_opt.measure.utilization import matrix_rate
@@ -46,6 +47,7 @@ class Session:
         split: labelled test images, or None.
         metrics: figures that plugins add.
         weights_origin: where weights come from, for models that do not say.
+        group: the processes that share the images; this one alone by default.
         progress: shows progress.
     """
 
@@ -55,6 +57,7 @@ class Session:
     split: Split | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     weights_origin: str | None = None
+    group: ProcessGroup = field(default_factory=ProcessGroup)
     progress: Progress = field(default_factory=Progress)
     collected: dict[str, Collected] = field(init=False)
     rates: dict[torch.dtype, float] = field(default_factory=dict)
@@ -117,17 +120,28 @@ class Session:
                 each.no_figures = str(error)  # an engine that runs the whole graph hides its products
 
     def _accuracy(self) -> None:
-        for each in self.collected.values():
+        for name, each in self.collected.items():
             origin = origin_of(each.candidate, self.weights_origin)
             if self.split is None:
                 each.no_accuracy = "no labelled images were given"
             elif origin == "random":
                 each.no_accuracy = "the weights are random, so accuracy would mean nothing"
             else:
-                each.predictions = self._predict(each.candidate, self.split, each.notes)
+                each.predictions = self._shared(name, each, self.split)
 
-    def _predict(self, candidate: Candidate, split: Split, notes: list[str]) -> Predictions:
-        sized = split.resized(*candidate.input_shape[1:])
+    def _shared(self, name: str, each: Collected, split: Split) -> Predictions:
+        rows = self.group.rows(len(split), self.settings.accuracy_batch)
+
+        def own() -> tuple[list[int], Predictions | None]:
+            # With more processes than batches some have nothing to do.
+            return rows, self._predict(each.candidate, split, rows, each.notes) if rows else None
+
+        parts = [(rows, part) for rows, part in self.group.gather(f"the accuracy of {name}", own) if part is not None]
+        return joined([part for _, part in parts], [row for rows, _ in parts for row in rows])
+
+    def _predict(self, candidate: Candidate, split: Split, rows: list[int], notes: list[str]) -> Predictions:
+        part = split if len(rows) == len(split) else split.subset(rows)
+        sized = part.resized(*candidate.input_shape[1:])
         batch = self.settings.accuracy_batch
         while True:
             try:

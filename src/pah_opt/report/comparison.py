@@ -11,6 +11,7 @@ from pah_opt.measure.candidate import candidates_of, class_names_of
 from pah_opt.measure.environment import describe
 from pah_opt.measure.session import Session
 from pah_opt.measure.settings import MeasureSettings
+from pah_opt.measure.sharing import ProcessGroup
 from pah_opt.progress import Progress, default_progress
 from pah_opt.registry import Registry, default_registry
 from pah_opt.report.gates import model_gates, with_gates
@@ -38,6 +39,7 @@ def compare(
     settings: MeasureSettings | None = None,
     baseline: str | None = None,
     weights_origin: str | None = None,
+    shared: bool = False,
     registry: Registry | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -55,6 +57,9 @@ def compare(
         baseline: name of the model to compare with; the first by default.
         weights_origin: ``pretrained``, ``fine-tuned`` or ``random``, for models that do not say; the accuracy of random
             weights is not measured.
+        shared: share the images among the processes of one ``accelerate launch`` or ``torchrun``, with the accuracy of
+            one process. All of them must call this; the first times the models too, the others' reports hold nothing
+            but accuracy.
         registry: adapters and metrics; those of every installed plugin by default.
         progress: shows progress; by default a bar on a terminal, nothing elsewhere.
 
@@ -70,11 +75,14 @@ def compare(
         raise MeasurementError("there are no models to measure; give at least one")
     registry = registry or default_registry()
     settings = settings or MeasureSettings()
+    group = ProcessGroup.launched() if shared else ProcessGroup()
+    if group.rank > 0:
+        settings = settings.model_copy(update={"groups": settings.groups & {"accuracy"}})
     split = None if data is None else as_data(data, class_names=class_names_of(models, registry.adapters)).test
     session = Session(
         candidates=candidates_of(models, registry.adapters, split), settings=settings,
         baseline=baseline or next(iter(models)), split=split, metrics=registry.metrics, weights_origin=weights_origin,
-        progress=progress or default_progress(),
+        group=group, progress=progress or default_progress(),
     )  # fmt: skip
     session.run()
     return _checked_gates(_report(session, registry), models)

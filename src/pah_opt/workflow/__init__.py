@@ -1,8 +1,17 @@
 """The main job as one call: load a model and images, run recipes, compare, and write a folder of results."""
 
 from pah_opt.workflow.folder import write_folder
-from pah_opt.workflow.ranks import is_main
+from pah_opt.workflow.ranks import is_main, main_progress
 from pah_opt.workflow.runs import Outcome, apply_recipes, run_recipes
 from pah_opt.workflow.sources import Source, empty_model
 
-__all__ = ["Outcome", "Source", "apply_recipes", "empty_model", "is_main", "run_recipes", "write_folder"]
+__all__ = [
+    "Outcome",
+    "Source",
+    "apply_recipes",
+    "empty_model",
+    "is_main",
+    "main_progress",
+    "run_recipes",
+    "write_folder",
+]

@@ -12,6 +12,7 @@ from pah_opt.data import check_fit, load_data, load_processor
 from pah_opt.errors import DataError
 from pah_opt.models import find_adapter, load_model
 from pah_opt.registry import default_registry
+from pah_opt.workflow.ranks import own_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +50,7 @@ class Loaded:
         Raises:
             UnsupportedModelError: it is no model that is known.
         """
-        found = load_model(source, weights=weights, device=device, seed=seed)
+        found = load_model(source, weights=weights, device=own_device(device), seed=seed)
         return cls(found.source, found.model.eval(), found.processor, found.weights_origin, tuple(found.notes))
 
     @classmethod
@@ -62,7 +63,7 @@ class Loaded:
         """
         if not (Path(source) / DESCRIPTION).is_file():
             return cls.dense(source, weights=weights, device=device, seed=seed)
-        artifact = load(source, device=device)
+        artifact = load(source, device=own_device(device))
         processor = load_processor(source) if (Path(source) / PROCESSOR).is_file() else None
         return cls(source, artifact.model, processor, artifact.weights_origin, artifact=artifact)
 

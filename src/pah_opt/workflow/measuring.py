@@ -27,6 +27,7 @@ def measure_sources(
     device: str = "cpu",
     test_limit: int | None = None,
     baselines: bool = False,
+    shared: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Load models and images, and measure them side by side; the first model is the baseline.
@@ -39,6 +40,7 @@ def measure_sources(
         device: where the models run.
         test_limit: at most so many test images.
         baselines: also measure the first model in bf16, and compiled in bf16.
+        shared: share the images among the processes of one launch, see :func:`pah_opt.compare`.
         progress: shows progress.
 
     Raises:
@@ -59,6 +61,7 @@ def measure_sources(
         settings=settings,
         baseline=first,
         weights_origin=loaded[first].weights_origin,
+        shared=shared,
         progress=progress,
     )
     notes = [f"{name}: {note}" for name, each in loaded.items() for note in each.notes]

@@ -1,8 +1,10 @@
-"""Several processes under ``accelerate launch``: all take part in training, the main one alone measures and writes."""
+"""Several processes under ``accelerate launch``: all train and classify, the main one alone times and writes."""
 
 from __future__ import annotations
 
 import os
+
+from pah_opt.progress import Progress, default_progress
 
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 """Variables in which launchers tell a process its number, as accelerate reads them."""
@@ -11,6 +13,17 @@ RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 def is_main() -> bool:
     """Tell whether this process measures and writes; a process that nothing launched beside others does."""
     return next((int(os.environ[name]) for name in RANKS if os.environ.get(name, "").isdigit()), 0) == 0
+
+
+def main_progress() -> Progress:
+    """Return the usual progress in the main process, silence in the others."""
+    return default_progress() if is_main() else Progress()
+
+
+def own_device(device: str) -> str:
+    """Return the GPU of this process where ``cuda`` is asked for and a launcher gave each its own."""
+    local = os.environ.get("LOCAL_RANK", "")
+    return f"cuda:{local}" if device == "cuda" and local.isdigit() else device
 
 
 def wait_for_all() -> None:

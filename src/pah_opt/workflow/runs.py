@@ -41,6 +41,7 @@ def run_recipes(
     recipes: Sequence[Recipe],
     *,
     settings: MeasureSettings | None = None,
+    shared: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> Outcome:
@@ -50,6 +51,7 @@ def run_recipes(
         source: the dense model and its images.
         recipes: what to run; their names must differ.
         settings: how thoroughly to measure.
+        shared: share the test images among the processes of one launch, see :func:`pah_opt.compare`.
         progress: shows which recipe is running.
         **options: passed on to :func:`pah_opt.apply`.
 
@@ -61,7 +63,9 @@ def run_recipes(
     artifacts, failures = apply_recipes(source, recipes, progress=progress, **options)
     progress.message("measuring")
     models = {"dense": source.model, **artifacts}
-    report = compare(models, source.data, settings=settings, weights_origin=source.weights_origin, progress=progress)
+    report = compare(
+        models, source.data, settings=settings, weights_origin=source.weights_origin, shared=shared, progress=progress
+    )
     return Outcome(report.model_copy(update={"notes": (*report.notes, *source.notes)}), artifacts, failures)
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 
+import pah_opt
 from pah_opt import Data, Recipe, Step
+from pah_opt.measure.settings import MeasureSettings
 from pah_opt.testing import tiny_data, tiny_vit
 from pah_opt.workflow import Source, apply_recipes, is_main
 
@@ -24,7 +26,14 @@ def main(folder: Path) -> None:
     assert not failures
     made = artifacts["half"]
     weights = [parameter.detach().double() for parameter in made.model.parameters()]
+    # Five images a batch, and a last one with fewer: an uneven part for each process.
+    settings = MeasureSettings.quick(groups={"accuracy", "latency"}, batch_sizes=(1,), accuracy_batch=5)
+    report = pah_opt.compare(
+        {"dense": source.model, "half": made}, found.test, settings=settings, weights_origin="fine-tuned", shared=True
+    )
     facts = {
+        "accuracy": [model.accuracy.model_dump(mode="json") for model in report.models],
+        "timed": [len(model.timings) for model in report.models],
         "processes": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
         "main": is_main(),
         "losses": made.steps[1].achieved["losses"],

@@ -45,6 +45,9 @@ def test_a_recipe_that_trains_gives_in_two_processes_what_it_gives_in_one(tmp_pa
         assert two[name] == pytest.approx(one[name], rel=1e-3), name
         assert two[name] == other[name], f"{name}: both processes hold the same model"
     assert two["zeros"] == one["zeros"] > 0
+    assert two["accuracy"] == other["accuracy"]
+    assert two["accuracy"][0] == one["accuracy"][0], "the same model, classified whole batch by whole batch"
+    assert [each["timed"] for each in (one, two, other)] == [[1, 1], [1, 1], [0, 0]]
 
 
 @pytest.mark.parametrize(("variables", "main"), [({}, True), ({"RANK": "0"}, True), ({"PMI_RANK": "3"}, False)])
