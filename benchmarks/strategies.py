@@ -50,6 +50,9 @@ RECOVER: dict[str, Any] = {
 }  # fmt: skip
 
 
+RECONSTRUCT: dict[str, Any] = {"images": 1536, "classifier_images": 4000, "mixed_precision": "bf16"}
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table.
@@ -93,8 +96,9 @@ def unstructured() -> list[Row]:
     for share in (0.1, 0.3, 0.5, 0.7):
         steps = (Step.of("sparsegpt", sparsity=share, solver="obs"),)
         rows.append(Row("unstructured", f"{share:.0%}", "sparsegpt, solver obs", None, steps))
-    recovered = (Step.of("sparsegpt", sparsity=0.9), Step.of("recover", **RECOVER))
-    rows.append(Row("unstructured", "90%", "sparsegpt + recover", 3.0, recovered))
+    steps = (Step.of("sparsegpt", sparsity=0.9), Step.of("reconstruct", **RECONSTRUCT), Step.of("recover", **RECOVER))
+    rows.append(Row("unstructured", "90%", "sparsegpt + reconstruct", None, steps[:2]))
+    rows.append(Row("unstructured", "90%", "sparsegpt + reconstruct + recover", 3.0, steps))
     for method, use in (("magnitude", "magnitude-pruning"), ("sparsegpt", "sparsegpt")):
         rows.append(Row("2:4", "50%", method, _aim(method, 1.5), (Step.of(use, pattern="2:4"),)))
     rows.append(Row("2:4", "50% of the MLP", "semi-structured", 1.5, (Step.of("semi-structured"),)))
@@ -112,6 +116,7 @@ def structured() -> list[Row]:
     light: dict[str, Any] = {"target": {"macs": 0.75}, "scope": "global"}
     bare: dict[str, Any] = {"importance": "magnitude", "repair": "none", "scope": "layer"}
     prune, recover = "structured-pruning", Step.of("recover", **RECOVER)
+    reconstruct = Step.of("reconstruct", **RECONSTRUCT)
     return [
         Row("structured", "75% of MACs", "magnitude", None, (Step.of(prune, **{**light, **bare}),)),
         Row("structured", "75% of MACs", "surgeon + repair", None, (Step.of(prune, **light),)),
@@ -124,7 +129,15 @@ def structured() -> list[Row]:
             None,
             (Step.of(prune, target={"macs": 0.5}, scope="layer"),),
         ),
-        Row("structured", "50% of MACs", "surgeon + repair + recover", 2.0, (Step.of(prune, **half), recover)),
+        Row("structured", "50% of MACs", "surgeon + repair + recover", None, (Step.of(prune, **half), recover)),
+        Row("structured", "50% of MACs", "surgeon + repair + reconstruct", 2.0, (Step.of(prune, **half), reconstruct)),
+        Row(
+            "depth",
+            "2 of 12 blocks",
+            "similarity + repair + reconstruct",
+            None,
+            (Step.of("depth-pruning", count=2), reconstruct),
+        ),
         Row("depth", "2 of 12 blocks", "similarity + repair", None, (Step.of("depth-pruning", count=2),)),
     ]
 
@@ -156,8 +169,8 @@ def combined() -> list[Row]:
     half = Step.of("structured-pruning", target={"macs": 0.5}, scope="global")
     return [
         Row("combined", "50% zeros, int8", "sparsegpt + torchao", None, (Step.of("sparsegpt", sparsity=0.5), int8)),
-        Row("combined", "50% of MACs, int8", "surgeon + repair + recover + torchao", None,
-            (half, Step.of("recover", **RECOVER), int8)),
+        Row("combined", "50% of MACs, int8", "surgeon + repair + reconstruct + torchao", None,
+            (half, Step.of("reconstruct", **RECONSTRUCT), int8)),
     ]  # fmt: skip
 
 

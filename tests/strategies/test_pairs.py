@@ -39,6 +39,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
 """Parameters without a default."""
 QUICKER: dict[str, dict[str, Any]] = {
     "recover": {"steps": 1},
+    "reconstruct": {"images": 8},
     "gradual-pruning": {"steps": 1, "rounds": 2},
     "compile": {"backend": "eager"},
     "semi-structured": {"kernels": "pattern"},  # kernels want widths in multiples of 64: nothing is left to cut before
@@ -56,6 +57,9 @@ REFUSED_FOR_THIS_MODEL = {
     ("cast", "cast"),
     ("input-size", "input-size"),
     ("depth-pruning", "depth-pruning"),
+    # Hidden states of another width or number of tokens cannot follow the dense model's.
+    ("width-pruning", "reconstruct"),
+    ("input-size", "reconstruct"),
     # Half precision loses small updates; training says so before it starts.
     ("cast", "recover"),
     ("cast", "gradual-pruning"),

@@ -32,16 +32,27 @@ def training_problems(
     """
     found = untrainable(model, settings.freeze)
     if settings.distill_features and teacher is not None:
-        found += _feature_problems(model, teacher, adapter, same_size=same_size)
+        found += hidden_state_problems(model, teacher, adapter, "set distill_features to 0", same_size=same_size)
     return found
 
 
-def _feature_problems(model: nn.Module, teacher: nn.Module, adapter: ModelAdapter, *, same_size: bool) -> list[str]:
+def hidden_state_problems(
+    model: nn.Module, teacher: nn.Module, adapter: ModelAdapter, remedy: str, *, same_size: bool = False
+) -> list[str]:
+    """Return why a model's hidden states cannot be compared with those of the dense model.
+
+    Args:
+        model: as the steps before leave it.
+        teacher: the dense model.
+        adapter: of both.
+        remedy: what to do then.
+        same_size: whether both see images of one size, whatever their own sizes are.
+    """
     own, dense = adapter.layout(model), adapter.layout(teacher)
     if own.hidden_size == dense.hidden_size and (same_size or own.image_size == dense.image_size):
         return []
     mismatch = (
         f"features are matched token by token, and a hidden size of {own.hidden_size} at {own.image_size} pixels does "
-        f"not match the dense model's {dense.hidden_size} at {dense.image_size}; set distill_features to 0"
+        f"not match the dense model's {dense.hidden_size} at {dense.image_size}; {remedy}"
     )
     return [mismatch]

@@ -11,8 +11,8 @@ Nothing here changes a model, and no hook outlives a call.
 from __future__ import annotations
 
 import math
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -175,16 +175,26 @@ class BlockRunner:
         layout: of ``model``; block paths must stay valid while the runner is used.
         split: calibration images.
         batch_size: images per forward pass.
+        precision: ``bf16`` runs matrix products in bfloat16.
 
     Raises:
         DataError: the images cannot be used; nothing has been changed by then.
     """
 
-    def __init__(self, model: nn.Module, layout: Layout, split: Split | None, *, batch_size: int = 32) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layout: Layout,
+        split: Split | None,
+        *,
+        batch_size: int = 32,
+        precision: Literal["no", "bf16"] = "no",
+    ) -> None:
         self.model = model
         self.layout = layout
         self.hidden: list[Tensor] = []
         """Inputs of the next block, one ``(batch, tokens, hidden_size)`` tensor per batch of images."""
+        self._half = precision == "bf16"
         self._extras: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self._fill(split, batch_size)
 
@@ -200,7 +210,8 @@ class BlockRunner:
 
     def _run_to_first_block(self, pixels: Tensor) -> None:
         try:
-            self.model(pixels)
+            with self._autocast(pixels):
+                self.model(pixels)
         except _StopForwardError:
             return
         raise UnsupportedModelError(f"{self.layout.blocks[0].path} did not run in the forward pass")
@@ -243,6 +254,24 @@ class BlockRunner:
             _require_seen(seen, paths)
             yield dict(seen)
 
+    @torch.no_grad()
+    def passes(self, index: int, paths: Sequence[str]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """Yield what goes into modules inside block ``index``, and its output, for each cached batch.
+
+        The cache stays as it is.
+
+        Raises:
+            UnsupportedModelError: a path did not run as a module.
+        """
+        seen: dict[str, Tensor] = {}
+        modules = {path: self.model.get_submodule(path) for path in paths}
+        for position in range(len(self.hidden)):
+            seen.clear()
+            with watching_inputs(modules, seen.__setitem__):
+                output = self._run(index, position)
+            _require_seen(seen, paths)
+            yield dict(seen), output
+
     def covariances(
         self, index: int, paths: Sequence[str], weights: Mapping[str, Tensor] | None = None
     ) -> dict[str, Covariance]:
@@ -278,9 +307,14 @@ class BlockRunner:
             indices: of the blocks.
         """
         args, kwargs = self._extras[position]
-        for index in indices:
-            hidden = first_output(self.model.get_submodule(self.layout.blocks[index].path)(hidden, *args, **kwargs))
+        with self._autocast(hidden):
+            for index in indices:
+                block = self.model.get_submodule(self.layout.blocks[index].path)
+                hidden = first_output(block(hidden, *args, **kwargs))
         return hidden
+
+    def _autocast(self, like: Tensor) -> AbstractContextManager[Any]:
+        return torch.autocast(like.device.type, torch.bfloat16) if self._half else nullcontext()
 
     def _run(self, index: int, position: int) -> Tensor:
         return self.run_from(self.hidden[position], position, [index])

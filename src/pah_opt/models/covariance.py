@@ -1,4 +1,4 @@
-"""Mean and covariance of a stream of vectors."""
+"""Mean and covariance of a stream of vectors; a covariance made safe to be inverted."""
 
 from __future__ import annotations
 
@@ -83,3 +83,11 @@ class Covariance:
     @property
     def _origin(self) -> Tensor:
         return torch.zeros_like(self._total) if self._shift is None else self._shift.to(self._total.dtype)
+
+
+def damped(covariance: Tensor, ridge: float) -> Tensor:
+    """Add ``ridge`` times the mean variance to every variance; a covariance of zeros becomes the identity."""
+    mean = covariance.diagonal().mean()
+    # Where nothing varies, any positive multiple of the identity predicts nothing from nothing.
+    extra = torch.where(mean > 0, ridge * mean, torch.ones_like(mean))
+    return covariance + extra * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)

@@ -23,6 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pah_opt.models.covariance import damped
+
 RIDGE = 1e-3
 """Share of the mean variance that is added to every variance: keeps nearly collinear inputs from blowing up."""
 
@@ -44,14 +46,6 @@ class Elimination(NamedTuple):
 
     order: Tensor
     losses: Tensor
-
-
-def damped(covariance: Tensor, ridge: float = RIDGE) -> Tensor:
-    """Add ``ridge`` times the mean variance to every variance; a covariance of zeros becomes the identity."""
-    mean = covariance.diagonal().mean()
-    # Where nothing varies, any positive multiple of the identity predicts nothing from nothing.
-    extra = torch.where(mean > 0, ridge * mean, torch.ones_like(mean))
-    return covariance + extra * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
 
 
 def complement(kept: Tensor, width: int) -> Tensor:

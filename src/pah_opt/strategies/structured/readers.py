@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from pah_opt.errors import DataError
 from pah_opt.models.calibration import BlockRunner, calibration_batches, watching_inputs
 from pah_opt.models.covariance import Covariance
-from pah_opt.strategies.structured.compensation import RIDGE, damped
+from pah_opt.models.shortfall import regression
+from pah_opt.strategies.structured.compensation import RIDGE
 from pah_opt.strategies.structured.weights import linear
 
 if TYPE_CHECKING:
@@ -116,9 +117,8 @@ def _refit(old: nn.Linear, new: nn.Linear, joint: Covariance, *, least_squares: 
     weight = new.weight.to(mean.dtype)
     # A classifier sees one vector per image: too few to solve for its weights, enough for the mean.
     if least_squares and joint.count >= _VECTORS_PER_INPUT * new.in_features:
-        inner = damped(covariance[width:, width:], RIDGE)
-        mapping: Tensor = torch.linalg.solve(inner, covariance[width:, :width])
-        weight = old.weight.to(mean.dtype) @ mapping.T
+        mapping = regression(covariance[width:, width:], covariance[:width, width:], RIDGE)
+        weight = old.weight.to(mean.dtype) @ mapping
         new.weight.copy_(weight)
     bias: Tensor | None = new.bias
     if bias is not None:

@@ -1,10 +1,11 @@
-"""Training as a step of a recipe: recovery after pruning."""
+"""Steps that win accuracy back: by training, or in closed form."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from pah_opt.hookspecs import hookimpl
+from pah_opt.strategies.training.reconstruct import Reconstruct
 from pah_opt.strategies.training.recover import Recover
 
 if TYPE_CHECKING:
@@ -17,5 +18,5 @@ pah_opt_api_version = 1
 
 @hookimpl
 def pah_opt_optimizers() -> Iterable[AnyOptimizer]:
-    """Return the strategies that train."""
-    return (Recover(),)
+    """Return the strategies of this package."""
+    return (Reconstruct(), Recover())

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, model_validator
 
 from pah_opt.adapt.settings import RecoverySettings
-from pah_opt.environment import Backend
 from pah_opt.optimizer import Context, Effect, Goal, Needs, Optimizer, OptimizerConfig, Tags
+from pah_opt.strategies.training.backend import ACCELERATE
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pah_opt.environment import Backend
 
 
 class RecoverConfig(RecoverySettings, OptimizerConfig):
@@ -46,7 +48,7 @@ class Recover(Optimizer[RecoverConfig]):
         "Touvron et al., Training data-efficient image transformers, https://arxiv.org/abs/2012.12877",
         "Tan and Le, EfficientNetV2 (smaller images first), https://arxiv.org/abs/2104.00298",
     )
-    backends: ClassVar[tuple[Backend, ...]] = (Backend("accelerate", ">=1.12,<2", "pip install 'pah-opt[train]'"),)
+    backends: ClassVar[tuple[Backend, ...]] = (ACCELERATE,)
 
     def tags(self, config: RecoverConfig) -> Tags:
         """Needs plain floating-point weights and modules that can be trained; changes neither."""

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from pah_opt.models.covariance import damped
 from pah_opt.strategies.structured.compensation import (
     absorb_linear,
     absorb_mean,
     complement,
-    damped,
     eliminate,
     unit_losses,
 )
@@ -152,5 +152,5 @@ def test_the_greedy_choice_is_within_twice_the_best_of_all_choices() -> None:
 
 
 def test_damping_leaves_no_zero_on_the_diagonal() -> None:
-    assert torch.equal(damped(torch.zeros(3, 3)), torch.eye(3))
+    assert torch.equal(damped(torch.zeros(3, 3), 0.1), torch.eye(3))
     torch.testing.assert_close(damped(torch.diag(torch.tensor([2.0, 4.0])), 0.5).diagonal(), torch.tensor([3.5, 5.5]))
