@@ -50,7 +50,7 @@ RECOVER: dict[str, Any] = {
 }  # fmt: skip
 
 
-RECONSTRUCT: dict[str, Any] = {"images": 1536, "classifier_images": 4000, "mixed_precision": "bf16"}
+RECONSTRUCT: dict[str, Any] = {"images": 1536, "classifier": "fit", "mixed_precision": "bf16"}
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pah_opt.adapt.settings import Precision
 from pah_opt.optimizer import Context, Effect, Goal, Needs, Optimizer, OptimizerConfig, Tags
+from pah_opt.strategies.training.backend import ACCELERATE
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pah_opt.environment import Backend
 
 
 class ReconstructConfig(OptimizerConfig):
@@ -24,13 +27,22 @@ class ReconstructConfig(OptimizerConfig):
     """How firmly weights are held where they are, as a share of the inputs' mean variance; more for fewer images."""
     prefix_weight: float = Field(default=32.0, gt=0.0, le=10_000.0, allow_inf_nan=False)
     """How much the class token, and other tokens before the patches, count against one patch."""
-    classifier_images: int = Field(default=0, ge=0, le=10_000_000)
-    """Then fit the classifiers anew on the labels of so many training images (logistic regression, as ``adapt`` in mode
-    ``head``); 0 keeps them. Worth it where there are hundreds of images of each class."""
+    classifier: Literal["keep", "fit"] = "keep"
+    """fit: afterwards fit the classifiers anew on the labels, by logistic regression, as ``adapt`` does in mode ``head``.
+    Right where the dense model's classifiers were fitted on frozen features too; where everything was trained,
+    ``recover`` suits better."""
+    images_per_class: int = Field(default=400, ge=50, le=1_000_000)
+    """With fit: at most so many training images of each class; fewer than 50 are refused."""
     mixed_precision: Precision = "no"
     """``bf16`` runs the blocks in bfloat16, faster where the hardware has it; the regressions stay in float64."""
     batch_size: int = Field(default=32, ge=1)
     """Images in a forward pass."""
+
+    @model_validator(mode="after")
+    def _fits_what_it_has_images_for(self) -> ReconstructConfig:
+        if "images_per_class" in self.model_fields_set and self.classifier != "fit":
+            raise ValueError("images_per_class is for fitting classifiers; set classifier: fit, or leave it out")
+        return self
 
 
 class Reconstruct(Optimizer[ReconstructConfig]):
@@ -51,6 +63,8 @@ class Reconstruct(Optimizer[ReconstructConfig]):
         "He et al., Channel pruning for accelerating very deep neural networks, https://arxiv.org/abs/1707.06168",
         "Frantar and Alistarh, Optimal brain compression, https://arxiv.org/abs/2208.11580",
     )
+
+    backends: ClassVar[tuple[Backend, ...]] = (ACCELERATE,)
 
     def tags(self, config: ReconstructConfig) -> Tags:
         """Needs plain floating-point weights and blocks that run one by one; changes neither."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,31 +11,32 @@ from torch import Tensor, nn
 from pah_opt.adapt.features import fit_head
 from pah_opt.adapt.problems import hidden_state_problems
 from pah_opt.adapt.processes import Processes
-from pah_opt.data import validation_split
+from pah_opt.data import balanced_subset, validation_split
 from pah_opt.errors import DataError, UnsupportedModelError
 from pah_opt.models.calibration import BlockRunner, enough_images
 from pah_opt.models.shortfall import Shortfall
 from pah_opt.models.zeros import sparse_linears, zeroed_linears
-from pah_opt.strategies.training.backend import ACCELERATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pah_opt.layout import Block
     from pah_opt.optimizer import Context
+    from pah_opt.splits import Split
     from pah_opt.strategies.training.reconstruct import ReconstructConfig
 
 
 VALIDATION = 0.1
-"""Share of the classifiers' images by which the penalty is chosen instead."""
+"""Share of the classifiers' images that choose the penalty instead."""
+FEWEST_PER_CLASS = 50
+"""Training images of each class, on average, without which a classifier is not fitted."""
 
 
 def problems(model: nn.Module, config: ReconstructConfig, context: Context) -> list[str]:
     """Return why hidden states cannot be compared, or classifiers fitted; looks at shapes only."""
-    missing = context.environment.missing((ACCELERATE,)) if config.classifier_images else ()
-    found = [f"classifier_images: {obstacle}" for obstacle in missing]
-    if config.classifier_images and not context.adapter.layout(model).classifiers:
-        found.append("classifier_images: the model has no classifier; leave it out")
+    found: list[str] = []
+    if config.classifier == "fit" and not context.adapter.layout(model).classifiers:
+        found.append("classifier: fit finds no classifier in this model; leave it out")
     if context.reference is None:
         return found
     return found + hidden_state_problems(
@@ -67,24 +69,36 @@ def reconstruct(model: nn.Module, config: ReconstructConfig, context: Context) -
     for index, (block, before, goal) in context.progress.track(steps, "reconstructing blocks", total=len(steps)):
         work.refit(index, block, range(before + 1, goal + 1))
     context.record("residual_error", relative_error(own.hidden, dense.hidden))
-    if config.classifier_images:
-        _refit_classifiers(model, config, context)
+    if config.classifier == "fit":
+        _fit_classifiers(model, config, context)
     return model
 
 
-def _refit_classifiers(model: nn.Module, config: ReconstructConfig, context: Context) -> None:
+def _fit_classifiers(model: nn.Module, config: ReconstructConfig, context: Context) -> None:
     layout = context.adapter.layout(model)
     held = set(sparse_linears(model)) & set(layout.classifiers)
     if held:
         raise UnsupportedModelError(
-            f"{min(held)} holds zeros on purpose, and fitted anew it would lose them; leave classifier_images out"
+            f"{min(held)} holds zeros on purpose, and fitted anew it would lose them; leave classifier: fit out"
         )
-    images = enough_images(context.training, config.classifier_images, "classifier_images")
+    images = _labelled(context, config.images_per_class)
     train, validation = validation_split(images, VALIDATION, context.seed)
     processes = Processes(next(model.parameters()).device, config.mixed_precision)
     fitted = fit_head(model, layout, train, validation, processes, context.progress)
     context.record("classifier_images", len(images))
     context.record("classifier_validation_accuracy", fitted.validation_accuracy)
+
+
+def _labelled(context: Context, per_class: int) -> Split:
+    training = enough_images(context.training, sys.maxsize, "classifier: fit")
+    classes = len(training.class_names)
+    images = balanced_subset(training, min(per_class * classes, len(training)), context.seed)
+    if len(images) < FEWEST_PER_CLASS * classes:
+        raise DataError(
+            f"classifier: fit needs {FEWEST_PER_CLASS} training images of each class, and there are {len(images)} of "
+            f"{classes} classes; pass more, or leave it out"
+        )
+    return images
 
 
 class _Work:
