@@ -28,7 +28,7 @@ class ReconstructConfig(OptimizerConfig):
     prefix_weight: float = Field(default=32.0, gt=0.0, le=10_000.0, allow_inf_nan=False)
     """How much the class token, and other tokens before the patches, count against one patch."""
     classifier: Literal["keep", "fit"] = "keep"
-    """fit: afterwards fit the classifiers anew on the labels, by logistic regression, as ``adapt`` does in mode ``head``.
+    """fit: afterwards fit the classifiers anew on the labels, by logistic regression, as ``adapt`` in mode ``head``.
     Right where the dense model's classifiers were fitted on frozen features too; where everything was trained,
     ``recover`` suits better."""
     images_per_class: int = Field(default=400, ge=50, le=1_000_000)
