@@ -130,7 +130,14 @@ def structured() -> list[Row]:
             (Step.of(prune, target={"macs": 0.5}, scope="layer"),),
         ),
         Row("structured", "50% of MACs", "surgeon + repair + recover", None, (Step.of(prune, **half), recover)),
-        Row("structured", "50% of MACs", "surgeon + repair + reconstruct", 2.0, (Step.of(prune, **half), reconstruct)),
+        Row("structured", "50% of MACs", "surgeon + repair + reconstruct", None, (Step.of(prune, **half), reconstruct)),
+        Row(
+            "structured",
+            "50% of MACs",
+            "surgeon + repair + reconstruct + recover",
+            2.0,
+            (Step.of(prune, **half), reconstruct, recover),
+        ),
         Row(
             "depth",
             "2 of 12 blocks",
