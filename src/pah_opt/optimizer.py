@@ -15,6 +15,7 @@ State tags that the built-in strategies use (a plugin may add its own):
 ``linear:int8``     linear weights are stored as int8 (likewise ``linear:int4``, ``linear:fp8``, …)
 ``linear:2:4``      linear weights are stored in the 2:4 format of sparse tensor cores
 ``dtype:bf16``      floating-point tensors are bfloat16 (likewise ``dtype:fp16``)
+``tokens:merged``   blocks hand on fewer tokens than they take (the plugin ``pah-opt-tome``)
 ``compiled``        the forward pass is compiled
 =================== ====================================================================================
 """

@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 from torch import nn
 
+from pah_opt import Step
 from pah_opt.registry import default_registry
 from pah_opt.testing import PARTNERS, TINY_MODELS, OptimizerContract, tiny_vit
 
@@ -59,6 +60,9 @@ class TestCast(AnyLayout):
     parameters: ClassVar = {"dtype": "bf16"}
 
 
+MENDED = {"reconstruct": (Step.of("magnitude-pruning", sparsity=0.5),)}
+
+
 @cache
 def contract_of(name: str) -> OptimizerContract:
     """Return the contract over one strategy; what it makes is made once for all checks."""
@@ -66,6 +70,7 @@ def contract_of(name: str) -> OptimizerContract:
     class Contract(OptimizerContract):
         optimizer = name
         parameters = PARTNERS[name]
+        mends = MENDED.get(name, ())
 
         def make_model(self, layout: str) -> nn.Module:
             # Attention that is fused already is nothing to do for this one.

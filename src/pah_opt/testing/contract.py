@@ -44,6 +44,7 @@ class OptimizerContract(Harness):
     Class attributes:
         optimizer: the strategy's name.
         parameters: with which it does something to a tiny model of two blocks, width 32 and 17 tokens.
+        mends: steps that it repairs, for a strategy that leaves an undamaged model as it is.
         compatible_layouts: kinds of models that it works on, keys of :data:`pah_opt.testing.TINY_MODELS`; the others
             it refuses. All by default.
         partners: strategies to be combined with, and their parameters; every built-in one by default.
@@ -147,6 +148,9 @@ class OptimizerContract(Harness):
         after = self.made().model
         if trains and not promises:
             before = self.model()
+            if self.mends:
+                after = self.trial.apply(before, self.trial.recipe(before=self.mends)).model
+                before = self.trial.apply(before, Recipe(name="contract", steps=self.mends)).model
             found = different_tensors(self.trial.adapter(before).prepare(before), after)
             self.require(bool(found), "it is for accuracy and changes no weight")
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pah_opt.artifact import Artifact
     from pah_opt.optimizer import Needs
+    from pah_opt.recipe import Step
 
 
 class Harness:
@@ -28,6 +29,7 @@ class Harness:
     optimizer: ClassVar[str]
     parameters: ClassVar[Mapping[str, Any]] = {}
     compatible_layouts: ClassVar[tuple[str, ...]] = tuple(TINY_MODELS)
+    mends: ClassVar[tuple[Step, ...]] = ()
     partners: ClassVar[Mapping[str, Mapping[str, Any]] | None] = None
     plugin: ClassVar[object | None] = None
     _made: ClassVar[dict[str, Artifact]]

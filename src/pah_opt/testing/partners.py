@@ -34,6 +34,7 @@ PARTNERS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
     "gradual-pruning": {"sparsity": 0.5, "rounds": 1, **_TRAINED},
     "input-size": {"size": 16},
     "magnitude-pruning": {"sparsity": 0.5},
+    "reconstruct": {"images": 16},
     "recover": dict(_TRAINED),
     "semi-structured": {"kernels": "pattern", "method": "magnitude"},
     "sparsegpt": {"sparsity": 0.5},

@@ -40,7 +40,8 @@ class ReconstructConfig(OptimizerConfig):
 
     @model_validator(mode="after")
     def _fits_what_it_has_images_for(self) -> ReconstructConfig:
-        if "images_per_class" in self.model_fields_set and self.classifier != "fit":
+        usual = type(self).model_fields["images_per_class"].default
+        if self.images_per_class != usual and self.classifier != "fit":
             raise ValueError("images_per_class is for fitting classifiers; set classifier: fit, or leave it out")
         return self
 
@@ -67,8 +68,8 @@ class Reconstruct(Optimizer[ReconstructConfig]):
     backends: ClassVar[tuple[Backend, ...]] = (ACCELERATE,)
 
     def tags(self, config: ReconstructConfig) -> Tags:
-        """Needs plain floating-point weights and blocks that run one by one; changes neither."""
-        return Tags(requires=frozenset({"weights:float", "graph:eager"}))
+        """Plain floating-point weights, and blocks that run one by one on the dense model's tokens; changes neither."""
+        return Tags(requires=frozenset({"weights:float", "graph:eager"}), excludes=frozenset({"tokens:merged"}))
 
     def needs(self, config: ReconstructConfig) -> Needs:
         """Training images."""
