@@ -42,5 +42,5 @@ def in_words(row: dict[str, Any] | None) -> str:
         return NOT_MEASURED
     return (
         f"{row['top1_delta_pp']:+.2f} points, {row['artifact_bytes'] / 1e6:.1f} MB, "
-        f"{row['speedup_p50_x']:.2f}x faster, {row['throughput_x']:.2f}x throughput, on {row['images']:,} images"
+        f"{row['speedup_p50_x']:.2f}x the speed, {row['throughput_x']:.2f}x throughput, on {row['images']:,} images"
     )
