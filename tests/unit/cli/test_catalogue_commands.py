@@ -111,7 +111,7 @@ def test_presets_show_their_figures_with_the_conditions(run: Run, monkeypatch: p
     found = head | {"presets": {"cli-half": row} | other}
     monkeypatch.setattr("pah_opt.presets.measured.measured_presets", lambda: found)
     text = " ".join(run("presets", "cli-half").stdout.split())
-    assert "# Measured: -0.25 points, 2.5 MB, 1.50x the speed, 2.00x throughput, on 1,000 images (a-vit on images" in text
+    assert "# Measured: -0.25 points, 2.5 MB, 1.50x the speed, 2.00x throughput, on 1,000 images (a-vit on" in text
     assert "Measured: a-vit on images, 64 calibration images, a CPU" in run("presets").stdout
     listed = {each["name"]: each["measured"] for each in json.loads(run("presets", "--json").stdout)}
     assert listed["cli-half"] == row
