@@ -14,6 +14,7 @@ from torch import nn
 
 import pah_opt
 from pah_opt import Context, Data, Recipe, Step
+from pah_opt.adapt import evaluate, pretrained_digits_vit
 from pah_opt.artifact import Artifact
 from pah_opt.data import TensorSplit
 from pah_opt.environment import Environment
@@ -211,3 +212,14 @@ def test_a_backbone_has_no_classifier_to_fit() -> None:
 def test_images_for_classifiers_that_are_kept_are_refused() -> None:
     with pytest.raises(ValidationError, match="set classifier: fit"):
         ReconstructConfig(images_per_class=100)
+
+
+@pytest.mark.slow
+def test_real_digits_are_read_better_after_it() -> None:
+    digits = pretrained_digits_vit()
+    adapter = find_adapter(digits.model, default_registry().adapters)
+    cut, refitted = (
+        evaluate(made(digits.model, *steps, data=digits.data).model, digits.data.test, adapter).accuracy
+        for steps in ((HALF,), (HALF, Step.of("reconstruct", prefix_weight=4)))
+    )
+    assert refitted > cut + 0.005  # 98.0 % against 96.4 % when this was written; the dense model has 99.1 %
