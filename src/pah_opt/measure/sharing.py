@@ -12,6 +12,9 @@ from pah_opt.models.quiet import quiet_imports
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Variables in which launchers tell how many processes there are, as accelerate reads them."""
+
 
 @dataclass(frozen=True)
 class ProcessGroup:
@@ -32,7 +35,7 @@ class ProcessGroup:
         Raises:
             MissingBackendError: there are several, and accelerate is not installed.
         """
-        if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        if all((os.environ.get(name) or "1") == "1" for name in SIZES):
             return cls()
         try:
             with quiet_imports():

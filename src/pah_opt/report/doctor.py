@@ -6,6 +6,7 @@ import os
 import platform
 from typing import TYPE_CHECKING, Any
 
+from pah_opt.adapt.backend import ACCELERATE
 from pah_opt.environment import Backend, Environment, Obstacle, installed_version
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 OPTIONAL: Mapping[str, Backend] = {
     "GPU energy, clocks, utilization": Backend("nvidia-ml-py", ">=12.560", "pip install 'pah-opt[gpu]'"),
     "reading data sets": Backend("datasets", ">=4,<6", "pip install 'pah-opt[data]'"),
-    "training on several devices": Backend("accelerate", ">=1.12,<2", "pip install 'pah-opt[train]'"),
+    "training on several devices": ACCELERATE,
     "PNG plots": Backend("matplotlib", ">=3.9", "pip install 'pah-opt[plots]'"),
     "compressed artifacts": Backend("zstandard", ">=0.23", "pip install 'pah-opt[zstd]'"),
 }

@@ -154,6 +154,18 @@ def test_too_few_images_and_a_missing_dense_model_are_named() -> None:
         Reconstruct().apply(model, ReconstructConfig(), few)
 
 
+def test_classifiers_that_cannot_be_fitted_are_refused_before_any_block_changes() -> None:
+    dense = tiny_vit(image=32)
+    model = tell_apart(tiny_vit(image=32))
+    before = copy.deepcopy(model.state_dict())
+    context = Context(
+        find_adapter(model, default_registry().adapters), Environment(), training=DATA.train, reference=dense
+    )
+    with pytest.raises(DataError, match="needs 50 training images of each class"):
+        Reconstruct().apply(model, ReconstructConfig(images=16, classifier="fit"), context)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
 def test_weights_that_are_not_finite_are_named() -> None:
     dense = tiny_vit(image=32)
     model = copy.deepcopy(dense)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,3 +77,11 @@ def test_what_fails_here_is_raised_as_it_is_once_the_others_know() -> None:
 def test_processes_that_measure_different_models_are_told_apart() -> None:
     with pytest.raises(MeasurementError, match="accuracy of a here, accuracy of b in process 1"):
         beside(("accuracy of b", 1, None)).gather("accuracy of a", lambda: 1)
+
+
+@pytest.mark.parametrize("size", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_the_processes_of_every_launcher_are_joined(monkeypatch: pytest.MonkeyPatch, size: str) -> None:
+    monkeypatch.setenv(size, "2")
+    monkeypatch.setattr("accelerate.PartialState", lambda: SimpleNamespace(process_index=1, num_processes=2))
+    group = ProcessGroup.launched()
+    assert (group.rank, group.count) == (1, 2)

@@ -54,13 +54,14 @@ def reconstruct(model: nn.Module, config: ReconstructConfig, context: Context) -
     if context.reference is None:
         raise UnsupportedModelError("reconstruct follows the dense model, and there is none; run it in a recipe")
     images = enough_images(context.training, config.images, "reconstruct")
-    walks = [
+    # Before the first change: what stands in the way of the last step should not be found after minutes.
+    labelled = _labelled(model, config, context) if config.classifier == "fit" else None
+    own, dense = (
         BlockRunner(
             each, context.adapter.layout(each), images, batch_size=config.batch_size, precision=config.mixed_precision
         )
         for each in (model, context.reference)
-    ]
-    own, dense = walks
+    )
     goals = matched_blocks(own, dense)
     context.record("images", len(images))
     context.record("matched_blocks", goals)
@@ -69,19 +70,13 @@ def reconstruct(model: nn.Module, config: ReconstructConfig, context: Context) -
     for index, (block, before, goal) in context.progress.track(steps, "reconstructing blocks", total=len(steps)):
         work.refit(index, block, range(before + 1, goal + 1))
     context.record("residual_error", relative_error(own.hidden, dense.hidden))
-    if config.classifier == "fit":
-        _fit_classifiers(model, config, context)
+    if labelled is not None:
+        _fit_classifiers(model, labelled, config, context)
     return model
 
 
-def _fit_classifiers(model: nn.Module, config: ReconstructConfig, context: Context) -> None:
+def _fit_classifiers(model: nn.Module, images: Split, config: ReconstructConfig, context: Context) -> None:
     layout = context.adapter.layout(model)
-    held = set(sparse_linears(model)) & set(layout.classifiers)
-    if held:
-        raise UnsupportedModelError(
-            f"{min(held)} holds zeros on purpose, and fitted anew it would lose them; leave classifier: fit out"
-        )
-    images = _labelled(context, config.images_per_class)
     train, validation = validation_split(images, VALIDATION, context.seed)
     processes = Processes(next(model.parameters()).device, config.mixed_precision)
     fitted = fit_head(model, layout, train, validation, processes, context.progress)
@@ -89,10 +84,16 @@ def _fit_classifiers(model: nn.Module, config: ReconstructConfig, context: Conte
     context.record("classifier_validation_accuracy", fitted.validation_accuracy)
 
 
-def _labelled(context: Context, per_class: int) -> Split:
+def _labelled(model: nn.Module, config: ReconstructConfig, context: Context) -> Split:
+    """Return the images to fit classifiers on, once nothing stands in the way."""
+    held = set(sparse_linears(model)) & set(context.adapter.layout(model).classifiers)
+    if held:
+        raise UnsupportedModelError(
+            f"{min(held)} holds zeros on purpose, and fitted anew it would lose them; leave classifier: fit out"
+        )
     training = enough_images(context.training, sys.maxsize, "classifier: fit")
     classes = len(training.class_names)
-    images = balanced_subset(training, min(per_class * classes, len(training)), context.seed)
+    images = balanced_subset(training, min(config.images_per_class * classes, len(training)), context.seed)
     if len(images) < FEWEST_PER_CLASS * classes:
         raise DataError(
             f"classifier: fit needs {FEWEST_PER_CLASS} training images of each class, and there are {len(images)} of "
@@ -185,9 +186,9 @@ def matched_blocks(own: BlockRunner, dense: BlockRunner) -> list[int]:
     With as many blocks they are the same; where blocks were removed, each goes with the one whose output is nearest to
     its own, in order.
     """
+    if len(own.layout.blocks) == len(dense.layout.blocks):
+        return list(range(len(own.layout.blocks)))
     mine, theirs = (list(_outputs(walk)) for walk in (own, dense))
-    if len(mine) == len(theirs):
-        return list(range(len(mine)))
     goals: list[int] = []
     for index, output in enumerate(mine[:-1]):
         first, last = (goals[-1] + 1 if goals else 0), len(theirs) - len(mine) + index

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
+from pah_opt.adapt.backend import ACCELERATE
 from pah_opt.adapt.settings import RecoverySettings
 from pah_opt.optimizer import Context, Effect, Goal, Needs, Optimizer, OptimizerConfig, Tags
-from pah_opt.strategies.training.backend import ACCELERATE
 
 if TYPE_CHECKING:
     from torch import nn

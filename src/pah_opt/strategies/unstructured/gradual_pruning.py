@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from pah_opt.environment import Backend
+from pah_opt.adapt.backend import ACCELERATE
 from pah_opt.optimizer import Context, Effect, Goal, Needs, Optimizer, Tags
 from pah_opt.strategies.unstructured.base import EAGER_FLOAT, choice_problems, chosen_layers
 from pah_opt.strategies.unstructured.gradual_config import GradualConfig
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pah_opt.environment import Backend
 
 
 class GradualPruning(Optimizer[GradualConfig]):
@@ -26,7 +28,7 @@ class GradualPruning(Optimizer[GradualConfig]):
     references: ClassVar[tuple[str, ...]] = (
         "Zhu and Gupta, To prune, or not to prune, https://arxiv.org/abs/1710.01878",
     )
-    backends: ClassVar[tuple[Backend, ...]] = (Backend("accelerate", ">=1.12,<2", "pip install 'pah-opt[train]'"),)
+    backends: ClassVar[tuple[Backend, ...]] = (ACCELERATE,)
 
     def tags(self, config: GradualConfig) -> Tags:
         """Any eager floating-point model; afterwards its zeros are there on purpose."""
