@@ -157,7 +157,10 @@ def _declared(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Goal", described["goal"]
     yield "Needs", UNKNOWN if needs is None else "; ".join(needs) or "only the model"
     yield "Promises", UNKNOWN if promises is None else "; ".join(promises) or "nothing that can be verified"
-    labels = {"requires": "Tags before", "provides": "Tags it adds", "removes": "Tags it takes away"}
+    labels = {
+        "requires": "Tags before", "excludes": "Tags not before", "provides": "Tags it adds",
+        "removes": "Tags it takes away",
+    }  # fmt: skip
     for kind, label in labels.items() if tags else ():
         yield label, ", ".join(f"`{tag}`" for tag in tags[kind]) or "none"
 

@@ -70,7 +70,7 @@ def _default_config(optimizer: AnyOptimizer) -> OptimizerConfig | None:
 
 
 def _tags(tags: Tags) -> dict[str, list[str]]:
-    return {kind: sorted(getattr(tags, kind)) for kind in ("requires", "provides", "removes")}
+    return {kind: sorted(getattr(tags, kind)) for kind in ("requires", "excludes", "provides", "removes")}
 
 
 def needs_in_words(needs: Needs) -> list[str]:

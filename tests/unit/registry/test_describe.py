@@ -36,7 +36,12 @@ def test_a_strategy_is_described_with_its_parameters(registry: Registry) -> None
         "available": True,
         "obstacles": [],
         "needs": [],
-        "tags": {"requires": ["graph:eager", "shapes:free", "weights:float"], "provides": [], "removes": []},
+        "tags": {
+            "requires": ["graph:eager", "shapes:free", "weights:float"],
+            "excludes": [],
+            "provides": [],
+            "removes": [],
+        },
         "promises": ["the same shapes"],
         "backends": [],
         "references": ["arXiv 1506.02626"],
