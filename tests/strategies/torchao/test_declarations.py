@@ -124,6 +124,7 @@ def test_one_type_is_promised_only_where_there_is_one() -> None:
         ({"smooth": 0.7}, r"smooth belongs to scheme int8-static, .*\(in use: int8-dynamic\); leave smooth out"),
         ({"scheme": "int8-static", "rounding": "gptq"}, "rounding belongs to scheme int4-weight-only"),
         ({"per_layer": {"mlp": "int8-qat"}, "group_size": 16}, r"in use: int8-dynamic, int8-qat"),
+        ({"images": 64}, "images belongs to scheme int8-static and int4-weight-only, .*leave images out"),
         ({"training": {"steps": 5}}, "training belongs to scheme int8-qat"),
         ({"guarded": {}}, "max_kl"),
         ({"guarded": {"max_kl": 0}}, "greater than 0"),
@@ -141,7 +142,7 @@ def test_wrong_parameters_are_refused(parameters: dict[str, Any], message: str) 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_options_are_without_effect_exactly_where_they_are_refused(scheme: Any) -> None:
     given: dict[str, Any] = {
-        "group_size": 16, "rounding": "gptq", "smooth": 0.7, "naive": True, "training": {"steps": 5}
+        "group_size": 16, "rounding": "gptq", "smooth": 0.7, "naive": True, "images": 64, "training": {"steps": 5},
     }  # fmt: skip
     idle = TorchaoConfig.without_effect({"scheme": scheme})
     for name, value in given.items():
@@ -150,7 +151,8 @@ def test_options_are_without_effect_exactly_where_they_are_refused(scheme: Any) 
                 TorchaoConfig(scheme=scheme, **{name: value})
         else:
             assert getattr(TorchaoConfig(scheme=scheme, **{name: value}), name) is not None
-        assert name not in TorchaoConfig.without_effect({"per_layer": {"mlp": OPTIONS[name]}})
+        for reader in OPTIONS[name]:
+            assert name not in TorchaoConfig.without_effect({"per_layer": {"mlp": reader}})
 
 
 def test_some_training_settings_leave_the_others_gentle() -> None:

@@ -48,14 +48,15 @@ FACTS: Mapping[Scheme, SchemeFacts] = {
 }
 
 
-OPTIONS: Mapping[str, Scheme] = {
-    "group_size": "int4-weight-only",
-    "rounding": "int4-weight-only",
-    "smooth": "int8-static",
-    "naive": "int8-static",
-    "training": "int8-qat",
+OPTIONS: Mapping[str, tuple[Scheme, ...]] = {
+    "group_size": ("int4-weight-only",),
+    "rounding": ("int4-weight-only",),
+    "smooth": ("int8-static",),
+    "naive": ("int8-static",),
+    "images": ("int8-static", "int4-weight-only"),
+    "training": ("int8-qat",),
 }
-"""The scheme that each option of one scheme alone belongs to."""
+"""The schemes that each option belongs to which not all of them read."""
 
 
 class Guard(OptimizerConfig):
@@ -127,11 +128,12 @@ class TorchaoConfig(OptimizerConfig):
     @model_validator(mode="after")
     def _options_belong_to_a_scheme_in_use(self) -> TorchaoConfig:
         given = self.model_dump(exclude_defaults=True)
-        for name, scheme in OPTIONS.items():
-            if name in given and scheme not in self.schemes:
+        for name, readers in OPTIONS.items():
+            if name in given and self.schemes.isdisjoint(readers):
                 used = ", ".join(sorted(self.schemes))
                 raise ValueError(
-                    f"{name} belongs to scheme {scheme}, and no layer gets that one (in use: {used}); leave {name} out"
+                    f"{name} belongs to scheme {' and '.join(readers)}, and no layer gets that (in use: {used}); leave "
+                    f"{name} out"
                 )
         return self
 
@@ -141,7 +143,7 @@ class TorchaoConfig(OptimizerConfig):
         per_layer = parameters.get("per_layer")
         used = [parameters.get("scheme", cls.model_fields["scheme"].default)]
         used += per_layer.values() if isinstance(per_layer, dict) else ()
-        return frozenset(name for name, scheme in OPTIONS.items() if scheme not in used)
+        return frozenset(name for name, readers in OPTIONS.items() if not set(readers) & set(used))
 
     @property
     def schemes(self) -> frozenset[Scheme]:
