@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pah_opt.adapt.heads import Features, LinearFit, fit_linear
 from pah_opt.errors import UnsupportedModelError
+from pah_opt.models.watching import watching_inputs
 from pah_opt.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from pah_opt.adapt.processes import Processes
     from pah_opt.layout import Layout
     from pah_opt.splits import Split
 
 BATCH_SIZE = 64
 """Images in a forward pass without gradients."""
-
-
-@contextmanager
-def watching_inputs(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Keep the latest input of each module in a dictionary until the block ends."""
-    seen: dict[str, Tensor] = {}
-
-    def keeper(path: str) -> Any:
-        def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            seen[path] = args[0].detach()
-
-        return keep
-
-    handles = [model.get_submodule(path).register_forward_pre_hook(keeper(path)) for path in paths]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()
@@ -68,7 +47,9 @@ def classifier_inputs(
     batches = (progress or Progress()).track(
         split.batches(BATCH_SIZE), "computing features", total=math.ceil(len(split) / BATCH_SIZE)
     )
-    with watching_inputs(model, layout.classifiers) as seen:
+    seen: dict[str, Tensor] = {}
+    watched = {path: model.get_submodule(path) for path in layout.classifiers}
+    with watching_inputs(watched, seen.__setitem__):
         for batch in batches:
             with processes.autocast():
                 model(batch.pixel_values.to(processes.device))
