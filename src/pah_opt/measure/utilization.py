@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 SIZES = {"cuda": 8192, "cpu": 1536}
 """Rows and columns of the square matrices whose product gives the device's rate."""
+FASTER = (
+    "the model computes at {share:.0f} % of the rate of {dtype} products: it multiplies in another type, or something "
+    "else used the device while the rate was measured"
+)
+"""Why there is no share where it would be above one."""
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, *, seconds: float, size: int | None = None) -> float:
@@ -63,7 +68,11 @@ def utilization(
     if rate is not None:
         known |= {"matrix_tflops": rate[0] / 1e12, "matrix_dtype": str(rate[1]).removeprefix("torch.")}
     if rate is not None and flops is not None and images_per_s is not None:
-        known["mfu_pct"] = 100.0 * flops * images_per_s / rate[0]
+        share = 100.0 * flops * images_per_s / rate[0]
+        if share <= 100.0:
+            known["mfu_pct"] = share
+        else:
+            reasons["mfu_pct"] = FASTER.format(dtype=rate[1], share=share)
     else:
         reasons["mfu_pct"] = "needs the throughput, the model's FLOPs and the device's matrix rate"
     if samples.value is not None:

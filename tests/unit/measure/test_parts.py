@@ -109,6 +109,11 @@ class TestUtilization:
         assert (found.matrix_tflops, found.matrix_dtype) == (7.0, "bfloat16")
         assert found.reasons["gpu_pct_mean"] == "on the cpu"
 
+    def test_more_than_the_rate_is_no_share_of_it(self) -> None:
+        found = utilization(35_000_000_000, 210.0, (7e12, torch.float32), Reading(None, "on the cpu"))
+        assert found.mfu_pct is None
+        assert "105 % of the rate of torch.float32 products" in found.reasons["mfu_pct"]
+
     def test_without_throughput_there_is_no_mfu(self) -> None:
         found = utilization(35, None, (7e12, torch.bfloat16), Reading(None, "on the cpu"))
         assert found.mfu_pct is None
