@@ -101,6 +101,8 @@ def unstructured() -> list[Row]:
     rows.append(Row("unstructured", "90%", "sparsegpt + reconstruct + recover", 3.0, steps))
     for method, use in (("magnitude", "magnitude-pruning"), ("sparsegpt", "sparsegpt")):
         rows.append(Row("2:4", "50%", method, _aim(method, 1.5), (Step.of(use, pattern="2:4"),)))
+    steps = (Step.of("sparsegpt", pattern="2:4"), Step.of("reconstruct", **RECONSTRUCT))
+    rows.append(Row("2:4", "50%", "sparsegpt + reconstruct", 1.5, steps))
     rows.append(Row("2:4", "50% of the MLP", "semi-structured", 1.5, (Step.of("semi-structured"),)))
     return rows
 
