@@ -110,6 +110,16 @@ def test_pruned_merged_and_quantized_models_come_back_from_disk(name: str, tmp_p
     assert made.tags >= {"tokens:merged", "linear:int8", "compiled"}
 
 
+def test_a_merging_model_is_pruned_and_what_torch_pruning_cannot_follow_is_said_once(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    steps = [pah_opt.Step.of("tome", keep=0.5), pah_opt.Step.of("structured-pruning", mlp=0.5)]
+    made = pah_opt.apply(TINY_MODELS["hf-vit"](blocks=3, hidden=64), pah_opt.Recipe(steps=steps))
+    assert made.steps[1].achieved["removed"]["mlp"] == 0.5
+    assert "torch-pruning cannot trace the model" in made.steps[1].achieved["cut_by"]
+    assert [each for each in recwarn if "recursive" in str(each.message)] == []
+
+
 def test_a_merging_model_can_be_exported_with_a_free_batch_size() -> None:
     made = pah_opt.apply(tiny_vit(), pah_opt.Recipe(steps=[pah_opt.Step.of("tome", r=3)])).model
     batch = torch.export.Dim("batch", min=1)

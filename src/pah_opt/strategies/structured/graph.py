@@ -174,6 +174,8 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # torch-pruning warns of every parameter outside a layer; none of them depends on the width of a head or unit.
         warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
+        # Of a model whose sizes it cannot follow (tokens merged on the way) it says so before it raises; that is told.
+        warnings.filterwarnings("ignore", message="Maximum recursive depth reached")
         yield
 
 
