@@ -115,6 +115,7 @@ def _aim(method: str, limit_pp: float | None) -> float | None:
 def structured() -> list[Row]:
     """Heads, units and blocks."""
     half: dict[str, Any] = {"target": {"macs": 0.5}, "scope": "global"}
+    mild: dict[str, Any] = {"target": {"macs": 0.7}, "scope": "global"}
     light: dict[str, Any] = {"target": {"macs": 0.75}, "scope": "global"}
     bare: dict[str, Any] = {"importance": "magnitude", "repair": "none", "scope": "layer"}
     prune, recover = "structured-pruning", Step.of("recover", **RECOVER)
@@ -140,6 +141,7 @@ def structured() -> list[Row]:
             2.0,
             (Step.of(prune, **half), reconstruct, recover),
         ),
+        Row("structured", "70% of MACs", "surgeon + repair + reconstruct", None, (Step.of(prune, **mild), reconstruct)),
         Row(
             "depth",
             "2 of 12 blocks",
