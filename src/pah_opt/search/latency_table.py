@@ -2,13 +2,15 @@
 
 A forward pass is taken to be the sum of its parts: the patch embedding, and in each block the linear layers, the
 attention product, two norms, the activation and two residual sums. Each part is timed once for each shape and type.
-Timed alone, a part finds its data in the caches; inside a model it does not, and the glue between parts costs time too.
-How much more a whole pass takes than its parts is found on the dense model, and the same factor is applied to others.
+Two things are found on the dense model and applied to others. The glue between parts (on a CPU; a GPU is given work
+ahead) takes the same time however narrow a block is: it is what a pass of a single image takes beyond its parts. And
+timed alone, a part finds its data in the caches, where inside a model it does not: the rest is a factor on all parts.
 """
 
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -24,7 +26,12 @@ if TYPE_CHECKING:
     from pah_opt.layout import Block, Layout, ModelAdapter
 
 PASSES = 15
-"""Timed calls of one part; the median of them counts."""
+"""Timed calls of one part in a burst; the median of them counts."""
+LEAST_S = 0.02
+"""Bursts go on for so long, and the quickest counts: a part may take microseconds, and another process's turn on the
+core outlasts many bursts."""
+MOST_GLUE = 0.5
+"""Share of the dense model's latency that glue may have at most, so that no noisy timing decides everything."""
 Key = tuple[Hashable, ...]
 
 
@@ -36,20 +43,32 @@ class LatencyTable:
         batch_size: images in a pass.
         device: where parts are timed.
         times_ms: what is known, by part.
-        factor: how much longer a whole pass takes than its parts.
+        factor: how much longer parts take inside a model than alone.
+        glue_ms: what a block takes besides its parts.
     """
 
     batch_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     times_ms: dict[Key, float] = field(default_factory=dict)
     factor: float = 1.0
+    glue_ms: float = 0.0
 
     def calibrate(self, dense: nn.Module, adapter: ModelAdapter, dense_ms: float) -> None:
-        """Find how much longer a pass takes than its parts, from the measured latency of the dense model."""
+        """Find what a pass takes besides its parts, from the measured latency of the dense model."""
         layout = adapter.layout(dense)
         parts = self._parts_ms(dense, layout)
-        if parts is not None:
-            self.factor = dense_ms / parts
+        if parts is None:
+            return
+        if self.device.type == "cpu":
+            most = MOST_GLUE * dense_ms / _spans(layout)
+            self.glue_ms = min(self._measured_glue_ms(dense, layout), most)
+        self.factor = (dense_ms - self.glue_ms * _spans(layout)) / parts
+
+    def _measured_glue_ms(self, dense: nn.Module, layout: Layout) -> float:
+        single = LatencyTable(1, self.device)
+        pixels = torch.randn(1, layout.in_channels, *layout.image_size, device=self.device).to(input_dtype(dense))
+        beyond = self._time(dense, pixels) - (single._parts_ms(dense, layout) or 0.0)
+        return max(beyond, 0.0) / _spans(layout)
 
     def learn(self, model: nn.Module, adapter: ModelAdapter) -> None:
         """Time the linear layers of a real model whose type and shape are not in the table yet (quantized ones)."""
@@ -71,7 +90,7 @@ class LatencyTable:
         """
         layout = adapter.layout(planned)
         parts = self._parts_ms(planned, layout)
-        return None if parts is None else parts * self.factor
+        return None if parts is None else parts * self.factor + self.glue_ms * _spans(layout)
 
     def _parts_ms(self, model: nn.Module, layout: Layout) -> float | None:
         total = self._embedding_ms(model, layout)
@@ -144,7 +163,11 @@ class LatencyTable:
         timer = timer_for(self.device)
         with torch.inference_mode():
             timer.wall_ms(lambda: module(given), 3)
-            return statistics.median(timer.time(lambda: module(given), PASSES).device_ms)
+            bursts: list[float] = []
+            started = time.perf_counter()
+            while not bursts or time.perf_counter() - started < LEAST_S:
+                bursts.append(statistics.median(timer.time(lambda: module(given), PASSES).device_ms))
+            return min(bursts)
 
     def _pixels(self, tokens: int, width: int, model: nn.Module) -> Tensor:
         return torch.randn((self.batch_size, tokens, width), device=self.device).to(input_dtype(model))
@@ -158,6 +181,11 @@ class _Attention(nn.Module):
 class _Residual(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         return values + values
+
+
+def _spans(layout: Layout) -> int:
+    """Return how many stretches of glue there are: one for each block, one for what is around them."""
+    return len(layout.blocks) + 1
 
 
 def _tokens(layout: Layout) -> int:

@@ -76,6 +76,34 @@ def test_predicted_latency_is_near_what_is_measured() -> None:
     assert predicted < speed.dense_ms
 
 
+def arithmetic(_table: LatencyTable, module: nn.Module, _given: torch.Tensor) -> float:
+    """Let every part take a microsecond, and a whole pass ten more for each block and for what is around them."""
+    blocks = sum(type(each).__name__.endswith("Layer") for each in module.modules())
+    return 0.001 * (1 + 12 * blocks) + 0.010 * (blocks + 1) if blocks else 0.001
+
+
+def test_glue_stays_the_same_however_narrow_a_block_is_and_goes_with_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LatencyTable, "_time", arithmetic)
+    model, fewer = tiny_vit(blocks=3), tiny_vit(blocks=2)
+    adapter = find_adapter(model, default_registry().adapters)
+    table = LatencyTable(batch_size=8)
+    parts = table._parts_ms(model, adapter.layout(model)) or 0.0
+    table.calibrate(model, adapter, 2 * parts + 0.040)
+    assert (table.glue_ms, table.factor) == (pytest.approx(0.010), pytest.approx(2.0))
+    left = table._parts_ms(fewer, adapter.layout(fewer)) or 0.0
+    assert table.predict(fewer, adapter) == pytest.approx(2 * left + 0.030)
+
+
+def test_glue_is_never_most_of_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LatencyTable, "_time", arithmetic)
+    model = tiny_vit(blocks=3)
+    adapter = find_adapter(model, default_registry().adapters)
+    table = LatencyTable(batch_size=8)
+    table.calibrate(model, adapter, 0.060)
+    assert table.glue_ms == pytest.approx(0.5 * 0.060 / 4)
+    assert table.predict(model, adapter) == pytest.approx(0.060)
+
+
 def test_a_quantized_layer_is_predicted_once_one_was_seen(judge: Judge) -> None:
     quantized = Recipe(steps=[Step.of("torchao", scheme="int8-weight-only")])
     planned = plan(judge.model, quantized).model
