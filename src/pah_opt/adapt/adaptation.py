@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pah_opt.adapt.results import TrainResult
-    from pah_opt.layout import ModelAdapter
+    from pah_opt.layout import Layout, ModelAdapter
     from pah_opt.splits import Data, Split
 
 
@@ -141,12 +141,7 @@ def adapt(
     parts = as_data(data)
     adapter = adapter or find_adapter(model, default_registry().adapters)
     own = adapter.prepare(model if inplace else copy.deepcopy(model))
-    layout = adapter.layout(own)
-    for split in (training_images(parts), parts.test):
-        check_input(split, layout)
-    check_several_classes(training_images(parts))
-    if config.mode == "last-layers":
-        first_block(config, layout)  # refused before a head is fitted
+    _check(parts, config, adapter.layout(own))
     started = time.perf_counter()
     processes = Processes(next(own.parameters()).device, config.mixed_precision)
     log = epoch_log(tensorboard if processes.is_main else None)
@@ -174,6 +169,15 @@ def adapt(
         trained_parameters=trained,
         weights_bytes=sum(parameter.nbytes for parameter in own.parameters()),
     )
+
+
+def _check(parts: Data, config: AdaptConfig, layout: Layout) -> None:
+    """Refuse what cannot work before a head is fitted."""
+    for split in (training_images(parts), parts.test):
+        check_input(split, layout)
+    check_several_classes(training_images(parts))
+    if config.mode == "last-layers":
+        first_block(config, layout)
 
 
 def _training_splits(data: Data, config: AdaptConfig, seed: int) -> tuple[Split, Split | None]:
