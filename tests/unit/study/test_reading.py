@@ -102,10 +102,10 @@ def test_defaults_fill_in_what_a_step_does_not_say() -> None:
 def test_a_default_of_one_scheme_is_left_out_of_steps_with_another() -> None:
     static = {"use": "torchao", "with": {"scheme": "int8-static"}}
     data = study_of({"dynamic": {"steps": [{"use": "torchao"}]}, "static": {"steps": [static]}})
-    study = read_study({**data, "defaults": {"torchao": {"smooth": 0.7, "images": 64}}})
+    study = read_study({**data, "defaults": {"torchao": {"smooth": 0.7, "images": 64, "batch_size": 8}}})
     found = {row.name: study.recipe(row, 0).steps[0].parameters for row in study.rows()}
-    assert found["dynamic"] == {"images": 64}
-    assert found["static"] == {"scheme": "int8-static", "smooth": 0.7, "images": 64}
+    assert found["dynamic"] == {"batch_size": 8}
+    assert found["static"] == {"scheme": "int8-static", "smooth": 0.7, "images": 64, "batch_size": 8}
 
 
 def test_a_row_changes_one_nested_default_and_keeps_the_others() -> None:
