@@ -155,6 +155,11 @@ def test_options_are_without_effect_exactly_where_they_are_refused(scheme: Any) 
             assert name not in TorchaoConfig.without_effect({"per_layer": {"mlp": reader}})
 
 
+@pytest.mark.parametrize("written", [{"scheme": ["int8-static"]}, {"per_layer": {"mlp": {"scheme": "int4"}}}])
+def test_options_of_a_scheme_that_is_no_text_are_looked_at_without_harm(written: dict[str, Any]) -> None:
+    assert "group_size" in TorchaoConfig.without_effect(written)
+
+
 def test_some_training_settings_leave_the_others_gentle() -> None:
     training = TorchaoConfig(scheme="int8-qat", training={"epochs": 3}).training
     assert (training.epochs, training.lr, training.distill) == (3, 1e-5, 0.5)

@@ -143,7 +143,8 @@ class TorchaoConfig(OptimizerConfig):
         per_layer = parameters.get("per_layer")
         used = [parameters.get("scheme", cls.model_fields["scheme"].default)]
         used += per_layer.values() if isinstance(per_layer, dict) else ()
-        return frozenset(name for name, readers in OPTIONS.items() if not set(readers) & set(used))
+        # As written in a file, so values may be of any type; membership asks for equality alone.
+        return frozenset(name for name, readers in OPTIONS.items() if not any(reader in used for reader in readers))
 
     @property
     def schemes(self) -> frozenset[Scheme]:
