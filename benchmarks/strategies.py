@@ -51,6 +51,8 @@ RECOVER: dict[str, Any] = {
 
 
 RECONSTRUCT: dict[str, Any] = {"images": 1536, "classifier": "fit", "mixed_precision": "bf16"}
+LONGER: dict[str, Any] = {**RECONSTRUCT, "images": 4096, "images_per_class": 800}
+"""More images, of --train-limit 8000."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,13 @@ def structured() -> list[Row]:
         ),
         Row("structured", "50% of MACs", "surgeon + repair + recover", None, (Step.of(prune, **half), recover)),
         Row("structured", "50% of MACs", "surgeon + repair + reconstruct", None, (Step.of(prune, **half), reconstruct)),
+        Row(
+            "structured",
+            "50% of MACs",
+            "surgeon + repair + reconstruct, 4,096 images",
+            2.0,
+            (Step.of(prune, **half), Step.of("reconstruct", **LONGER)),
+        ),
         Row(
             "structured",
             "50% of MACs",

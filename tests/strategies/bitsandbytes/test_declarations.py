@@ -76,6 +76,8 @@ def test_every_field_is_described() -> None:
         ({"scheme": "int8", "double_quant": False}, "double_quant belongs to"),
         ({"scheme": "int8", "compute_dtype": "bf16"}, "compute_dtype belongs to"),
         ({"scheme": "int8", "rounding": "gptq"}, "rounding belongs to schemes nf4 and fp4"),
+        ({"scheme": "int8", "images": 64}, "images belongs to schemes nf4 and fp4"),
+        ({"scheme": "int8", "batch_size": 4}, "batch_size belongs to schemes nf4 and fp4"),
         ({"scheme": "nf4", "threshold": 6.0}, "threshold belongs to scheme int8"),
         ({"scheme": "int4"}, "nf4"),
         ({"blocksize": 48}, "64"),

@@ -17,7 +17,7 @@ Rounding = Literal["nearest", "gptq"]
 DEFAULT_THRESHOLD = 6.0
 DEFAULT_BLOCKSIZE = 64
 _OF_INT8 = ("threshold",)
-_OF_FOUR_BITS = ("blocksize", "double_quant", "compute_dtype", "rounding")
+_OF_FOUR_BITS = ("blocksize", "double_quant", "compute_dtype", "rounding", "images", "batch_size")
 
 
 class BitsandbytesConfig(OptimizerConfig):
@@ -51,7 +51,8 @@ class BitsandbytesConfig(OptimizerConfig):
 
     @model_validator(mode="after")
     def _options_belong_to_the_scheme(self) -> BitsandbytesConfig:
-        foreign = [name for name in _foreign_to(self.scheme) if getattr(self, name) is not None]
+        given = self.model_dump(exclude_defaults=True)
+        foreign = [name for name in _foreign_to(self.scheme) if name in given]
         if foreign:
             owners = "schemes nf4 and fp4" if self.scheme == "int8" else "scheme int8"
             raise ValueError(f"{foreign[0]} belongs to {owners}, and the scheme is {self.scheme}; leave it out")
