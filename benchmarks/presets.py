@@ -76,7 +76,7 @@ def main() -> None:
         options.model, options.data, device=options.device, train_limit=options.train_limit,
         test_limit=options.test_limit,
     )  # fmt: skip
-    rows = kept_rows(options)
+    rows: dict[str, Any] = json.loads(options.results.read_text())["presets"] if options.results.exists() else {}
     for recipe in map(default_registry().recipe, options.recipes):
         name = recipe.name
         if rows.get(name, {}).get("recipe_sha256") == recipe.sha256:
@@ -86,26 +86,13 @@ def main() -> None:
         except PahOptError as error:
             print(f"{name}: left out: {error}", flush=True)
             continue
-        rows[name] = {"recipe_sha256": recipe.sha256, "test_limit": options.test_limit, **found}
+        rows[name] = {"recipe_sha256": recipe.sha256, "conditions": conditions(options), **found}
         print(f"{name}: {rows[name]}", flush=True)
-        write(options.results, json.dumps(head(options) | {"presets": rows}, indent=1) + "\n")
+        write(options.results, json.dumps({"presets": rows}, indent=1) + "\n")
 
 
-def kept_rows(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the rows of the results file; those of other conditions would be shown under these, and are refused."""
-    if not options.results.exists():
-        return {}
-    found: dict[str, Any] = json.loads(options.results.read_text())
-    rows: dict[str, Any] = found.pop("presets")
-    conditions = head(options).items()
-    other = [f"{name} {found.get(name)!r}, not {now!r}" for name, now in conditions if found.get(name) != now]
-    if rows and other:
-        raise SystemExit(f"{options.results} was measured with {', '.join(other)}: give another --results")
-    return rows
-
-
-def head(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the conditions."""
+def conditions(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what a row was measured under; each row has its own, as they may be measured on several machines."""
     return {
         "model": Path(options.model).name, "data": Path(options.data).name, "train_images": options.train_limit,
         "calibration_images": options.calibration, "batches": options.batches, "device": options.device,

@@ -18,7 +18,7 @@ from mkdocs.structure.files import File
 from pah_opt.cli import main
 from pah_opt.cli._status import MEANINGS
 from pah_opt.environment import Environment
-from pah_opt.presets.measured import conditions, measured_presets
+from pah_opt.presets.measured import Row, by_conditions, measured_presets
 from pah_opt.recipe import Gate, Recipe, Step
 from pah_opt.registry import default_registry
 from pah_opt.registry.describe import describe_optimizer
@@ -207,20 +207,24 @@ def presets_page() -> str:
     )
 
 
-def measured_table(found: dict[str, Any]) -> str:
+def measured_table(rows: dict[str, Row]) -> str:
     """Return the figures of the presets that were measured, with the conditions."""
-    if not found["presets"]:
+    if not rows:
         return "\nTheir figures are not measured yet.\n"
+    conditions = "".join(
+        f"- {', '.join(f'`{name}`' for name in names)}: {text}.\n" for text, names in by_conditions(rows).items()
+    )
     text = (
-        f"\nMeasured by `benchmarks/presets.py`: {conditions(found)}. Presets that are not in the table were not "
-        "measured yet.\n\n"
+        "\nMeasured by `benchmarks/presets.py`; presets that are not in the table were not measured yet. "
+        "Conditions:\n\n"
+        f"{conditions}\n"
         "| preset | top-1 | change, points (95 %) | file, MB | faster | throughput | test images | made in |\n"
         "|---|---|---|---|---|---|---|---|\n"
     )
-    return text + "".join(_measured(name, row) for name, row in found["presets"].items())
+    return text + "".join(_measured(name, row) for name, row in rows.items())
 
 
-def _measured(name: str, row: dict[str, Any]) -> str:
+def _measured(name: str, row: Row) -> str:
     low, high = row["top1_ci95_pp"]
     return (
         f"| `{name}` | {row['top1']:.2%} | {row['top1_delta_pp']:+.2f} ({low:+.2f} to {high:+.2f}) "

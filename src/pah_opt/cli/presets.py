@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +10,7 @@ from pah_opt.cli._help import complete_presets, examples
 from pah_opt.cli._output import json_option, print_json, print_table, print_text
 
 if TYPE_CHECKING:
+    from pah_opt.presets.measured import Row
     from pah_opt.recipe import Recipe
 
 
@@ -30,16 +31,14 @@ def command(name: str | None, as_json: bool) -> None:
         preset = registry.preset(name)
         print_json(preset.to_data()) if as_json else _show(preset)
         return
-    from pah_opt.presets.measured import conditions, measured_presets
-
-    presets, measured = list(registry.presets.values()), measured_presets()
+    presets = list(registry.presets.values())
+    measured = {preset.name: _measured(preset) for preset in presets}
     if as_json:
-        print_json([preset.to_data() | {"measured": _measured(preset, measured)} for preset in presets])
+        print_json([preset.to_data() | {"measured": measured[preset.name]} for preset in presets])
     elif presets:
-        print_table(("preset", "steps", "description", "measured"), [_row(preset, measured) for preset in presets])
-        if measured["presets"]:
-            click.echo()
-            print_text(f"Measured: {conditions(measured)}.")
+        rows = [_row(preset, measured[preset.name]) for preset in presets]
+        print_table(("preset", "steps", "description", "measured"), rows)
+        _show_conditions({name: row for name, row in measured.items() if row is not None})
         click.echo("\nSave one to a file: pah-opt presets NAME > NAME.yaml")
     else:
         click.echo("no presets are installed")
@@ -47,22 +46,31 @@ def command(name: str | None, as_json: bool) -> None:
 
 def _show(preset: Recipe) -> None:
     """Print a preset as YAML to start from, with its figures in a comment."""
-    from pah_opt.presets.measured import conditions, in_words, measured_presets
+    from pah_opt.presets.measured import conditions, in_words
 
-    measured = measured_presets()
-    row = _measured(preset, measured)
-    click.echo(f"# Measured: {in_words(row)}" + (f" ({conditions(measured)})" if row else ""))
+    row = _measured(preset)
+    click.echo(f"# Measured: {in_words(row)}" + (f" ({conditions(row)})" if row else ""))
     click.echo(preset.to_yaml(), nl=False)
 
 
-def _measured(preset: Recipe, measured: dict[str, Any]) -> dict[str, Any] | None:
+def _show_conditions(rows: dict[str, Row]) -> None:
+    from pah_opt.presets.measured import by_conditions
+
+    for conditions, names in by_conditions(rows).items():
+        click.echo()
+        print_text(f"Measured ({', '.join(names)}): {conditions}.")
+
+
+def _measured(preset: Recipe) -> Row | None:
     """Return the row of a preset, None where this very recipe was not measured."""
-    row: dict[str, Any] | None = measured["presets"].get(preset.name)
+    from pah_opt.presets.measured import measured_presets
+
+    row = measured_presets().get(preset.name)
     return row if row and row["recipe_sha256"] == preset.sha256 else None
 
 
-def _row(preset: Recipe, measured: dict[str, Any]) -> tuple[str, str, str, str]:
+def _row(preset: Recipe, measured: Row | None) -> tuple[str, str, str, str]:
     from pah_opt.presets.measured import in_words
 
     steps = ", ".join(step.use for step in preset.steps)
-    return preset.name, steps, preset.description, in_words(_measured(preset, measured))
+    return preset.name, steps, preset.description, in_words(measured)

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Row: TypeAlias = "dict[str, Any]"
 FILE = "measured.json"
 NOT_MEASURED = "not measured"
 
 
-def measured_presets(text: str | None = None) -> dict[str, Any]:
-    """Return the conditions, and under ``presets`` a row of figures by each preset's name; none is ``{}`` there.
+def measured_presets(text: str | None = None) -> dict[str, Row]:
+    """Return a row of figures by each measured preset's name; each has its conditions, as machines differ.
 
     Args:
         text: the JSON to read; by default the packaged file.
@@ -22,21 +26,30 @@ def measured_presets(text: str | None = None) -> dict[str, Any]:
     if text is None:
         packaged = files("pah_opt.presets") / FILE
         text = packaged.read_text(encoding="utf-8") if packaged.is_file() else '{"presets": {}}'
-    found: dict[str, Any] = json.loads(text)
+    found: dict[str, Row] = json.loads(text)["presets"]
     return found
 
 
-def conditions(found: dict[str, Any]) -> str:
-    """Return under what conditions the figures were measured, in a sentence without its full stop."""
+def conditions(row: Row) -> str:
+    """Return under what conditions a preset was measured, in a sentence without its full stop."""
+    found = row["conditions"]
     first, last = found["batches"][0], found["batches"][-1]
     return (
-        f"{found['model']} on {found['data']}, {found['calibration_images']} calibration images, {found['cpu']}, "
-        f"{found['threads']} threads, torch {found['torch']}; times in turns with the dense model in fp32, faster at "
-        f"batch {first}, throughput at batch {last}"
+        f"{found['model']} on {found['data']}, {found['train_images']:,} training and {found['calibration_images']} "
+        f"calibration images, {found['cpu']}, {found['threads']} threads, torch {found['torch']}; times in turns with "
+        f"the dense model in fp32, faster at batch {first}, throughput at batch {last}"
     )
 
 
-def in_words(row: dict[str, Any] | None) -> str:
+def by_conditions(rows: Mapping[str, Row]) -> dict[str, list[str]]:
+    """Return the names of the presets that were measured under each of the conditions."""
+    found: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        found.setdefault(conditions(row), []).append(name)
+    return found
+
+
+def in_words(row: Row | None) -> str:
     """Return the figures of one preset in a line."""
     if row is None:
         return NOT_MEASURED

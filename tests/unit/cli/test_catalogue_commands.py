@@ -103,16 +103,16 @@ def test_presets_show_their_figures_with_the_conditions(run: Run, monkeypatch: p
         "recipe_sha256": Recipe.from_yaml(run("presets", "cli-half").stdout).sha256, "top1_delta_pp": -0.25,
         "artifact_bytes": 2.5e6, "speedup_p50_x": 1.5, "throughput_x": 2.0, "images": 1000,
     }  # fmt: skip
-    head = {
-        "model": "a-vit", "data": "images", "calibration_images": 64, "cpu": "a CPU", "threads": 2, "torch": "2.13",
-        "batches": [1, 8],
+    row["conditions"] = {
+        "model": "a-vit", "data": "images", "train_images": 1000, "calibration_images": 64, "cpu": "a CPU",
+        "threads": 2, "torch": "2.13", "batches": [1, 8],
     }  # fmt: skip
     other = {"two-four": row}  # measured of another recipe than the preset's
-    found = head | {"presets": {"cli-half": row} | other}
-    monkeypatch.setattr("pah_opt.presets.measured.measured_presets", lambda: found)
+    monkeypatch.setattr("pah_opt.presets.measured.measured_presets", lambda: {"cli-half": row} | other)
     text = " ".join(run("presets", "cli-half").stdout.split())
     assert "# Measured: -0.25 points, 2.5 MB, 1.50x the speed, 2.00x throughput, on 1,000 images (a-vit on" in text
-    assert "Measured: a-vit on images, 64 calibration images, a CPU" in run("presets").stdout
+    shown = " ".join(run("presets").stdout.split())
+    assert "Measured (cli-half): a-vit on images, 1,000 training and 64 calibration images, a CPU" in shown
     listed = {each["name"]: each["measured"] for each in json.loads(run("presets", "--json").stdout)}
     assert listed["cli-half"] == row
     assert listed["two-four"] is None
