@@ -51,7 +51,7 @@ RECOVER: dict[str, Any] = {
 
 
 RECONSTRUCT: dict[str, Any] = {"images": 1536, "classifier": "fit", "mixed_precision": "bf16"}
-LONGER: dict[str, Any] = {**RECONSTRUCT, "images": 4096, "images_per_class": 800}
+LONGER: dict[str, Any] = {**RECONSTRUCT, "images": 3072, "images_per_class": 800}
 """More images, of --train-limit 8000."""
 
 
@@ -139,7 +139,7 @@ def structured() -> list[Row]:
         Row(
             "structured",
             "50% of MACs",
-            "surgeon + repair + reconstruct, 4,096 images",
+            "surgeon + repair + reconstruct, 3,072 images",
             2.0,
             (Step.of(prune, **half), Step.of("reconstruct", **LONGER)),
         ),
