@@ -67,11 +67,16 @@ def pretrained_digits_vit() -> Digits:
     Raises:
         MissingBackendError: scikit-learn or pillow is not installed; both are in ``pah-opt[demo]``.
     """
+    return Digits(trained_digits_vit(), digits_data(IMAGE_SIZE, 0))
+
+
+def trained_digits_vit() -> nn.Module:
+    """Return the model of :func:`pretrained_digits_vit`, without images."""
     from safetensors.torch import load
 
     model = digits_vit()
     model.load_state_dict(load((files("pah_opt.adapt") / "weights" / WEIGHTS_FILE).read_bytes()))
-    return Digits(model, digits_data(IMAGE_SIZE, 0))
+    return model
 
 
 def digits_vit(seed: int = 0) -> nn.Module:

@@ -36,7 +36,7 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # generic in some v
 
 
 OPTIONS = (
-    click.option("--data", metavar="ID_OR_PATH", help="Labelled test images: a hub id or a local folder."),
+    click.option("--data", metavar="ID_OR_PATH", help="Labelled test images: a hub id, a local folder or digits."),
     click.option("--weights", type=click.Choice(["pretrained", "random"]), default="pretrained", show_default=True,
                  help="random: sizes and speed where the weights cannot be had; no accuracy is measured."),
     click.option("--device", default="cpu", show_default=True, help="Where the models run, such as cuda."),

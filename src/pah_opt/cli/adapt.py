@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--model", default="google/vit-base-patch16-224", show_default=True, metavar="ID_OR_PATH",
               help="A hub id, or a local folder in transformers' form.")  # fmt: skip
 @click.option("--data", default="uoft-cs/cifar10", show_default=True, metavar="ID_OR_PATH",
-              help="A hub id, or a local folder of images.")  # fmt: skip
+              help="A hub id, a local folder of images, or digits, which needs no download.")  # fmt: skip
 @click.option("--mode", type=click.Choice(["full", "last-layers", "head", "lora"]), default="full", show_default=True,
               help="What is trained: all weights, the last layers, the head, or low-rank additions.")  # fmt: skip
 @click.option("--set", "options", multiple=True, metavar="NAME=VALUE",

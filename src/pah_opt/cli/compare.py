@@ -29,8 +29,8 @@ def command(
 ) -> None:  # fmt: skip
     """Measure models side by side; the first is the baseline.
 
-    Each is an artifact's folder, a folder in transformers' form, or a hub id. Given two report.json files instead, say
-    what changed between them and what is not comparable.
+    Each is an artifact's folder, a folder in transformers' form, a hub id or digits. Given two report.json files,
+    say what changed between them and what is not comparable.
 
     Under accelerate launch, all processes share the images; the main one times and writes.
     """

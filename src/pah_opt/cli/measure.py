@@ -22,7 +22,7 @@ def command(
     *, model: str, quick: bool, batches: tuple[Any, ...], strong_baselines: bool, out: str | None, as_json: bool,
     **options: Any,
 ) -> None:  # fmt: skip
-    """Measure MODEL: an artifact's folder, a folder in transformers' form, or a hub id.
+    """Measure MODEL: an artifact's folder, a folder in transformers' form, a hub id, or digits.
 
     Under accelerate launch, all processes share the images; the main one times and writes.
     """

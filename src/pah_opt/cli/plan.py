@@ -17,7 +17,7 @@ from pah_opt.cli._recipes import checked
 )
 @click.argument("recipe", shell_complete=complete_recipes)
 @click.option("--model", "source", default="google/vit-base-patch16-224", show_default=True, metavar="ID_OR_PATH",
-              help="A hub id or a local folder; only its config is read.")  # fmt: skip
+              help="A hub id, a local folder or digits; only its config is read.")  # fmt: skip
 @click.option("--no-data", is_flag=True, help="Plan for a run without calibration and training images.")
 @json_option
 def command(recipe: str, source: str, no_data: bool, as_json: bool) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "pah-opt run lossless balanced --model ./my-vit --data ./my-images",
+        "pah-opt run lossless --model digits --data digits",
         "pah-opt run recipe.yaml --out out/first --save-artifacts",
         "pah-opt run recipe.yaml --ablate",
     )
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
     default="google/vit-base-patch16-224",
     show_default=True,
     metavar="ID_OR_PATH",
-    help="A hub id, or a local folder in transformers' form.",
+    help="A hub id, a local folder in transformers' form, or digits, which needs no download.",
 )
 @click.option(
     "--data",
     default="uoft-cs/cifar10",
     show_default=True,
     metavar="ID_OR_PATH",
-    help="A hub id, or a local folder of images.",
+    help="A hub id, a local folder of images, or digits, which needs no download.",
 )
 @click.option(
     "--weights",

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 )
 @click.argument("space")
 @click.option("--model", default="google/vit-base-patch16-224", show_default=True, metavar="ID_OR_PATH",
-              help="A hub id, or a local folder in transformers' form.")  # fmt: skip
+              help="A hub id, a local folder in transformers' form, or digits, which needs no download.")  # fmt: skip
 @click.option("--data", default="uoft-cs/cifar10", show_default=True, metavar="ID_OR_PATH",
-              help="A hub id, or a local folder of images.")  # fmt: skip
+              help="A hub id, a local folder of images, or digits, which needs no download.")  # fmt: skip
 @click.option("--minimise", type=click.Choice(["latency", "size", "macs", "params", "energy"]),
               help="What the best recipe has least of; by default what the space says, or latency.")  # fmt: skip
 @click.option("--limit", "limits", multiple=True, metavar="NAME=NUMBER",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pah_opt.data.checks import check_fit, check_input, check_several_classes, label_names, labels_of, training_images
 from pah_opt.data.coerce import as_data, as_split
 from pah_opt.data.datasets_source import load_data, split_names
-from pah_opt.data.digits import digits_data, digits_processor
+from pah_opt.data.digits import DIGITS, digits_data, digits_processor, is_digits
 from pah_opt.data.preprocess import load_processor, processor_size, resized_processor
 from pah_opt.data.sampling import balanced_subset, calibration_split, validation_split
 from pah_opt.data.splits import ImageSplit, TensorSplit
 
 __all__ = [
+    "DIGITS",
     "ImageSplit",
     "TensorSplit",
     "as_data",
@@ -22,6 +23,7 @@ __all__ = [
     "check_several_classes",
     "digits_data",
     "digits_processor",
+    "is_digits",
     "label_names",
     "labels_of",
     "load_data",

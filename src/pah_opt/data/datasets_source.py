@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pah_opt.data.checks import check_several_classes
 from pah_opt.data.columns import Columns
+from pah_opt.data.digits import digits_data, is_digits
 from pah_opt.data.preprocess import as_processor
 from pah_opt.data.sampling import balanced_subset, validation_split
 from pah_opt.data.splits import CACHE_BYTES, ImageSplit
@@ -35,7 +37,8 @@ def load_data(
 
     Args:
         source: a hub id such as ``uoft-cs/cifar10``; or a local folder in the hub's layout (parquet), saved by
-            ``save_to_disk``, or with a folder of images for each class (``train/cat/1.png``, ``test/cat/2.png``).
+            ``save_to_disk``, or with a folder of images for each class (``train/cat/1.png``, ``test/cat/2.png``); or
+            ``digits`` for the images that come with scikit-learn, always cut in the same training and test images.
         processor: the model's image processor, or its hub id or folder.
         train_limit: take at most so many training images, as many of each class as possible.
         test_limit: the same for test images.
@@ -55,25 +58,50 @@ def load_data(
         MissingBackendError: the datasets library is not installed.
     """
     processor = as_processor(processor)
+    names = _Names(train_split, test_split, test_share, image_column, label_column)
+    if is_digits(source):
+        names.refuse_others(source)
+        data = digits_data(processor=processor)
+    else:
+        data = _read(source, processor, names, cache_bytes, seed)
+    train = None if data.train is None else _limited(data.train, train_limit, seed)
+    return Data(test=_limited(data.test, test_limit, seed), train=train)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What of a source is read."""
+
+    train_split: str = "train"
+    test_split: str = "test"
+    test_share: float | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+
+    def refuse_others(self, source: str | Path) -> None:
+        for name, value in vars(self).items():
+            if value != getattr(_Names, name):
+                raise DataError(f"{name} is {value!r}, and {source} has nothing to choose; leave it out")
+
+
+def _read(source: str | Path, processor: Any, names: _Names, cache_bytes: int, seed: int) -> Data:
     tables = _tables(source)
-    _check_names(tables, source, train_split, test_split, test_share)
-    columns = Columns.of(tables, source, image_column, label_column)
+    _check_names(tables, source, names.train_split, names.test_split, names.test_share)
+    columns = Columns.of(tables, source, names.image_column, names.label_column)
 
     def split(name: str) -> ImageSplit:
         images, labels = columns.read(tables[name], f"{source}:{name}")
         return ImageSplit(images, labels, columns.class_names, processor, f"{source}:{name}", cache_bytes=cache_bytes)
 
-    train: Split | None = split(train_split) if train_split in tables else None
-    if test_share is not None and train is not None:
-        train, test = validation_split(train, test_share, seed)
+    train: Split | None = split(names.train_split) if names.train_split in tables else None
+    if names.test_share is not None and train is not None:
+        train, test = validation_split(train, names.test_share, seed)
     else:
-        test = split(test_split)
+        test = split(names.test_split)
     for part in (train, test):
         if part is not None:
             check_several_classes(part)
-    return Data(
-        test=_limited(test, test_limit, seed), train=None if train is None else _limited(train, train_limit, seed)
-    )
+    return Data(test=test, train=train)
 
 
 def _limited(split: Split, limit: int | None, seed: int) -> Split:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from pah_opt.splits import Data
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+DIGITS = "digits"
+"""Where a hub id or a folder can be named, the images (or the model) that need no download."""
 DIGITS_MEAN = 0.3053
 DIGITS_STD = 0.3761
 """Mean and standard deviation of the pixels, scaled to 0 … 1."""
@@ -22,12 +25,18 @@ DIGITS_STD = 0.3761
 TEST_SHARE = 0.25
 
 
-def digits_data(image_size: int = 8, seed: int = 0) -> Data:
+def is_digits(source: str | Path) -> bool:
+    """Tell whether a name means :data:`DIGITS`; a folder that is called so comes first."""
+    return source == DIGITS and not Path(source).exists()
+
+
+def digits_data(image_size: int = 8, seed: int = 0, processor: Any = None) -> Data:
     """Return scikit-learn's 1,797 handwritten digits, a quarter held out for testing.
 
     Args:
         image_size: height and width in pixels; the originals have 8.
         seed: chooses the images that are held out, the same share of each digit.
+        processor: of another model that is to see them; by default :func:`digits_processor` at that size.
 
     Returns:
         Data with 1,347 training and 450 test images of three equal channels, and the classes ``0`` … ``9``.
@@ -41,7 +50,7 @@ def digits_data(image_size: int = 8, seed: int = 0) -> Data:
     """
     images, labels = _digits()
     names = tuple(str(digit) for digit in range(10))
-    whole = ImageSplit(images, labels, names, digits_processor(image_size), "sklearn-digits")
+    whole = ImageSplit(images, labels, names, processor or digits_processor(image_size), "sklearn-digits")
     train, test = validation_split(whole, TEST_SHARE, seed)
     return Data(test=test, train=train)
 

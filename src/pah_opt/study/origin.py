@@ -6,20 +6,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pah_opt.data import digits_data, digits_processor, load_data
-from pah_opt.data.sampling import balanced_subset
+from pah_opt.data import DIGITS, digits_processor, load_data
 from pah_opt.errors import DataError
 from pah_opt.measure.provenance import weights_sha256
 from pah_opt.models import find_adapter, load_model
 from pah_opt.registry import default_registry
-from pah_opt.splits import Data
-from pah_opt.study.schema import EMBEDDED
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pah_opt.layout import ModelAdapter
-    from pah_opt.splits import Split
+    from pah_opt.splits import Data
     from pah_opt.study.schema import Study
 
 
@@ -47,7 +44,7 @@ class Origin:
             DataError: the images cannot be read, or there are none to train on.
             UnsupportedModelError: the model cannot be loaded.
         """
-        if EMBEDDED in (study.model, study.data):
+        if DIGITS in (study.model, study.data):
             return cls._embedded(study, device)
         loaded = load_model(study.model, device=device)
         data = load_data(
@@ -65,14 +62,12 @@ class Origin:
 
         if study.model != study.data:
             raise DataError(
-                f"model is {study.model!r} and data is {study.data!r}; {EMBEDDED!r} stands for both or none: the "
+                f"model is {study.model!r} and data is {study.data!r}; {DIGITS!r} stands for both or none: the "
                 "embedded model belongs to the embedded images"
             )
-        data = digits_data(IMAGE_SIZE)
-        train = data.train and _limited(data.train, study.train_limit)
-        return cls(
-            digits_vit().to(device), digits_processor(IMAGE_SIZE), Data(_limited(data.test, study.test_limit), train)
-        )
+        processor = digits_processor(IMAGE_SIZE)
+        data = load_data(DIGITS, processor, train_limit=study.train_limit, test_limit=study.test_limit)
+        return cls(digits_vit().to(device), processor, data)
 
     @cached_property
     def adapter(self) -> ModelAdapter:
@@ -88,7 +83,3 @@ class Origin:
             "test": self.data.test.fingerprint,
             "train": None if train is None else train.fingerprint,
         }
-
-
-def _limited(split: Split, limit: int | None) -> Split:
-    return split if limit is None or limit >= len(split) else balanced_subset(split, limit, 0)

@@ -15,8 +15,6 @@ from pah_opt.registry import default_registry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EMBEDDED = "digits"
-"""Name of the model and images that need no download: a small ViT, untrained, and scikit-learn's digits."""
 DENSE = "dense"
 """Name of the row of an adapted model to which nothing was done."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pah_opt.artifact import Artifact, load
 from pah_opt.artifact.files import DESCRIPTION, PROCESSOR
-from pah_opt.data import check_fit, load_data, load_processor
+from pah_opt.data import DIGITS, check_fit, digits_processor, is_digits, load_data, load_processor
 from pah_opt.errors import DataError
 from pah_opt.models import find_adapter, load_model
 from pah_opt.registry import default_registry
@@ -45,17 +45,26 @@ class Loaded:
 
     @classmethod
     def dense(cls, source: str, *, weights: Weights = "pretrained", device: str = "cpu", seed: int = 0) -> Loaded:
-        """Load a folder in transformers' form, or a hub id.
+        """Load a folder in transformers' form, a hub id, or ``digits``, the small ViT that comes with the package.
 
         Raises:
             UnsupportedModelError: it is no model that is known.
         """
+        if is_digits(source):
+            return cls._digits(weights, device, seed)
         found = load_model(source, weights=weights, device=own_device(device), seed=seed)
         return cls(found.source, found.model.eval(), found.processor, found.weights_origin, tuple(found.notes))
 
     @classmethod
+    def _digits(cls, weights: Weights, device: str, seed: int) -> Loaded:
+        from pah_opt.adapt.digits import IMAGE_SIZE, digits_vit, trained_digits_vit
+
+        model = digits_vit(seed) if weights == "random" else trained_digits_vit()
+        return cls(DIGITS, model.to(own_device(device)), digits_processor(IMAGE_SIZE), weights)
+
+    @classmethod
     def any(cls, source: str, *, weights: Weights = "pretrained", device: str = "cpu", seed: int = 0) -> Loaded:
-        """Load an artifact's folder, a folder in transformers' form, or a hub id.
+        """Load an artifact's folder, or what :meth:`dense` loads.
 
         Raises:
             ArtifactError: the artifact is damaged.
@@ -70,7 +79,7 @@ class Loaded:
     def images(
         self, data: str, *, train_limit: int | None = None, test_limit: int | None = None, seed: int = 0
     ) -> Data:
-        """Load images by hub id or local path, preprocessed by the model's own processor.
+        """Load images by hub id or local path, or ``digits``, preprocessed by the model's own processor.
 
         Args:
             data: hub id or local folder of labelled images.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pah_opt.data import is_digits
 from pah_opt.models import load_model
 from pah_opt.workflow.loading import Loaded
 
@@ -49,11 +50,11 @@ class Source:
         test_limit: int | None = None,
         seed: int = 0,
     ) -> Source:
-        """Load both by hub id or local path.
+        """Load both by hub id or local path; ``digits`` names the model, and the images, that need no download.
 
         Args:
-            model: hub id or local folder of an image classifier in transformers' form.
-            data: hub id or local folder of labelled images; None for none.
+            model: hub id or local folder of an image classifier in transformers' form, or ``digits``.
+            data: hub id or local folder of labelled images, or ``digits``; None for none.
             weights: ``random`` where the weights cannot be had: for sizes and speed; no accuracy is measured.
             device: where the model goes, such as ``cuda``.
             train_limit: at most so many training images.
@@ -77,4 +78,8 @@ def empty_model(source: str) -> nn.Module:
     Raises:
         UnsupportedModelError: the config cannot be read.
     """
+    if is_digits(source):
+        from pah_opt.adapt.digits import digits_vit
+
+        return digits_vit().to("meta")
     return load_model(source, weights="random", device="meta").model

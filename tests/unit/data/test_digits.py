@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from pah_opt.data import digits_data, digits_processor, labels_of
+from pah_opt.data import digits_data, digits_processor, is_digits, labels_of, load_data
 from pah_opt.errors import DataError, MissingBackendError
 
 
@@ -41,3 +43,31 @@ def test_missing_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(MissingBackendError, match=r"pip install 'pah-opt\[demo\]'"):
         digits_data()
+
+
+def test_the_name_digits_needs_no_download_and_any_processor_may_read_it() -> None:
+    data = load_data("digits", digits_processor(24), train_limit=100, test_limit=50)
+    assert data.train is not None
+    assert (len(data.train), len(data.test)) == (100, 50)
+    assert next(iter(data.test.batches(4))).pixel_values.shape == (4, 3, 24, 24)
+    assert load_data("digits", digits_processor(24)).test.fingerprint == digits_data(24).test.fingerprint
+
+
+def test_other_seeds_keep_training_and_test_images_of_the_name_digits_apart() -> None:
+    first, second = (load_data("digits", digits_processor(), test_limit=60, seed=seed) for seed in (0, 1))
+    assert first.test.fingerprint != second.test.fingerprint
+    assert second.train is not None
+    assert second.train.fingerprint == digits_data().train.fingerprint  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("choice", [{"test_share": 0.2}, {"test_split": "valid"}, {"label_column": "label"}])
+def test_what_the_name_digits_cannot_choose_is_refused(choice: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=f"{next(iter(choice))} is .* digits has nothing to choose; leave it out"):
+        load_data("digits", digits_processor(), **choice)
+
+
+def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_digits("digits")
+    Path("digits").mkdir()
+    assert not is_digits("digits")
