@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -230,7 +230,6 @@ class BlockRunner:
         for position in range(len(self.hidden)):
             yield self._run(index, position)
 
-    @torch.no_grad()
     def inputs(self, index: int, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
         """Yield what goes into modules inside block ``index`` for each cached batch, leaving the cache as it is.
 
@@ -239,22 +238,9 @@ class BlockRunner:
         Raises:
             UnsupportedModelError: a path did not run as a module.
         """
-        seen: dict[str, Tensor] = {}
+        for seen, _ in self._passes(index, paths, whole=False):
+            yield seen
 
-        def see(path: str, inputs: Tensor) -> None:
-            seen[path] = inputs
-            if len(seen) == len(modules):
-                raise _StopForwardError
-
-        modules = {path: self.model.get_submodule(path) for path in paths}
-        for position in range(len(self.hidden)):
-            seen.clear()
-            with watching_inputs(modules, see), suppress(_StopForwardError):
-                self._run(index, position)
-            _require_seen(seen, paths)
-            yield dict(seen)
-
-    @torch.no_grad()
     def passes(self, index: int, paths: Sequence[str]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         """Yield what goes into modules inside block ``index``, and its output, for each cached batch.
 
@@ -263,11 +249,26 @@ class BlockRunner:
         Raises:
             UnsupportedModelError: a path did not run as a module.
         """
+        for seen, output in self._passes(index, paths, whole=True):
+            yield seen, cast("Tensor", output)
+
+    @torch.no_grad()
+    def _passes(
+        self, index: int, paths: Sequence[str], *, whole: bool
+    ) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
+        """Run each cached batch, to its end or until every path was seen; there is no output in the latter case."""
         seen: dict[str, Tensor] = {}
         modules = {path: self.model.get_submodule(path) for path in paths}
+
+        def see(path: str, inputs: Tensor) -> None:
+            seen[path] = inputs
+            if not whole and len(seen) == len(modules):
+                raise _StopForwardError
+
         for position in range(len(self.hidden)):
             seen.clear()
-            with watching_inputs(modules, seen.__setitem__):
+            output = None
+            with watching_inputs(modules, see), suppress(_StopForwardError):
                 output = self._run(index, position)
             _require_seen(seen, paths)
             yield dict(seen), output
