@@ -63,7 +63,7 @@ class Inputs:
         self.processor_at(subject.layout.image_size)
         for split in (self.held_out, self.calibration):
             if split is not None:
-                check_fit(split, subject.layout)
+                check_fit(split, subject.layout, model=subject.model)
 
     def calibration_at(self, size: tuple[int, int]) -> Split | None:
         """Return the calibration images preprocessed for this input size."""

@@ -137,7 +137,7 @@ class _Run:
         self.model, self.budget, self.folder = model.eval(), budget, folder
         self.progress, self.settings, self.registry = progress, settings, registry
         self.data = as_data(data)
-        check_fit(self.data.test, layout)
+        check_fit(self.data.test, layout, model=self.model)
         self.bound = BoundSpace.of(space, strategies, model, layout, settings.seed)
         if settings.elsewhere:
             check_installed(space, strategies, adapter)

@@ -96,5 +96,6 @@ class Loaded:
                 "preprocessor_config.json, or measure without data"
             )
         images = load_data(data, self.processor, train_limit=train_limit, test_limit=test_limit, seed=seed)
-        check_fit(images.test, find_adapter(self.model, default_registry().adapters).layout(self.model))
+        layout = find_adapter(self.model, default_registry().adapters).layout(self.model)
+        check_fit(images.test, layout, model=self.model)
         return images
