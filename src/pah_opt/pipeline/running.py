@@ -101,7 +101,7 @@ def apply(
     if on_plan is not None:
         on_plan(planned)
     subject = Subject.of(model, registry, (lambda m: m) if inplace else private_copy)
-    collapse = CollapseCheck.for_model(subject, inputs.held_out, on_collapse)
+    collapse = CollapseCheck.for_model(subject, inputs.held_out, on_collapse, weights_origin)
     reference = _reference(model, checked, shared=inplace)
     runner = _Runner(checked, environment, inputs, collapse, reference, progress or default_progress())
     with using_registry(registry):

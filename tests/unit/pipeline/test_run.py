@@ -193,14 +193,38 @@ def test_collapse_can_be_a_warning(separating: nn.Module) -> None:
     assert artifact.steps[0].after["held_out_top1"] < 0.5
 
 
-def test_a_model_at_chance_has_nothing_to_lose(separating: nn.Module) -> None:
-    def shuffled(seed: int) -> TensorSplit:
-        split = labelled(separating, seed)
-        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-        return TensorSplit(split.pixel_values, split.labels[order], split.class_names, name=f"noise-{seed}")
+def shuffled(model: nn.Module, seed: int, count: int = 160) -> TensorSplit:
+    """Images whose labels have nothing to do with them."""
+    split = labelled(model, seed, count)
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    return TensorSplit(split.pixel_values, split.labels[order], split.class_names, name=f"noise-{seed}")
 
-    artifact = pah_opt.apply(separating, recipe("ruin"), Data(test=shuffled(0), train=shuffled(1)))
+
+def test_a_model_at_chance_has_nothing_to_lose(separating: nn.Module) -> None:
+    data = Data(test=shuffled(separating, 0), train=shuffled(separating, 1))
+    artifact = pah_opt.apply(separating, recipe("ruin"), data)
     assert "held_out_top1" not in artifact.steps[0].after
+
+
+def test_trained_weights_at_chance_before_any_step_are_refused(separating: nn.Module) -> None:
+    data = Data(test=shuffled(separating, 0), train=shuffled(separating, 1))
+    with pytest.raises(DataError, match=r"at chance on these images before any step: top-1 .*adapt it"):
+        pah_opt.apply(separating, recipe("scale"), data, weights_origin="pretrained")
+    with pytest.warns(RuntimeWarning, match="before any step"):
+        pah_opt.apply(separating, recipe("scale"), data, weights_origin="fine-tuned", on_collapse="warn")
+    assert pah_opt.apply(separating, recipe("scale"), data, weights_origin="pretrained", on_collapse="ignore").steps
+
+
+def test_few_images_do_not_tell_a_weak_model_from_chance(separating: nn.Module) -> None:
+    data = Data(test=shuffled(separating, 0), train=shuffled(separating, 1, count=20))
+    assert pah_opt.apply(separating, recipe("scale"), data, weights_origin="pretrained").steps
+
+
+def test_labels_out_of_step_with_the_head_are_refused(separating: nn.Module) -> None:
+    split = labelled(separating)
+    separating.config.id2label = dict(enumerate(reversed(split.class_names)))
+    with pytest.raises(DataError, match="labels are out of step: class 'class 0' is 0"):
+        pah_opt.apply(separating, recipe("scale"), Data(test=split, train=labelled(separating, seed=1)))
 
 
 def test_calibration_takes_the_asked_number_of_training_images(separating: nn.Module) -> None:
