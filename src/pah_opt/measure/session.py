@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pah_opt.errors import MeasurementError
-from pah_opt.measure.accuracy import Predictions, joined, predict
+from pah_opt.measure.accuracy import Predictions, at_chance, joined, predict
 from pah_opt.measure.blocks import block_map
 from pah_opt.measure.collected import Collected
 from pah_opt.measure.environment import CpuWatch
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 NOT_ASKED = "not asked for"
 INTERRUPTED = "interrupted before it was measured"
+AT_CHANCE = (
+    "it is no better than chance on these images: its head, the labels or the preprocessing do not belong to it, or "
+    "something ruined it"
+)
 
 
 @dataclass
@@ -128,6 +132,8 @@ class Session:
                 each.no_accuracy = "the weights are random, so accuracy would mean nothing"
             else:
                 each.predictions = self._shared(name, each, self.split)
+                if at_chance(each.predictions, len(self.split.class_names)):
+                    each.notes.append(AT_CHANCE)
 
     def _shared(self, name: str, each: Collected, split: Split) -> Predictions:
         rows = self.group.rows(len(split), self.settings.accuracy_batch)

@@ -129,6 +129,16 @@ def test_random_weights_have_no_accuracy_and_the_report_says_why(dense: nn.Modul
     assert "random" in report.to_text()
 
 
+def test_a_model_at_chance_is_said_to_be(dense: nn.Module, images: TensorSplit) -> None:
+    wrong = TensorSplit(images.pixel_values, (images.labels + 1) % 10, images.class_names, "out of step")
+    report = compare({"x": dense}, wrong, settings=only("accuracy"), weights_origin="fine-tuned")
+    assert report.baseline.accuracy.top1 == 0.0
+    assert session.AT_CHANCE in report.baseline.notes
+    right = compare({"x": dense}, images, settings=only("accuracy"), weights_origin="fine-tuned")
+    assert right.baseline.accuracy.top1 == 1.0
+    assert session.AT_CHANCE not in right.baseline.notes
+
+
 def test_what_is_not_asked_for_is_null_and_says_so(dense: nn.Module, images: TensorSplit) -> None:
     report = compare({"x": dense}, images, settings=only("memory"))
     assert report.baseline.timings == ()
