@@ -1,8 +1,8 @@
 """Presets (or other recipes) on a real model: accuracy, bytes and speed beside the dense one, each compared by itself.
 
-Resumable: a preset that is in the results already, with the same recipe and images, is not run again. A preset that
-cannot run here (a GPU is missing, say) is left out with its reason. The documentation's page of presets and
-``pah-opt presets`` show the results.
+Resumable: a preset that is in the results already, with the same recipe, is not run again; each keeps its
+conditions. A preset that cannot run here (a GPU is missing, say) is left out with its reason. The documentation's page
+of presets and ``pah-opt presets`` show the results.
 
     python benchmarks/presets.py --model DENSE_FOLDER --data CIFAR10_FOLDER
     python benchmarks/presets.py ... '{name: tome-50, steps: [{use: tome, with: {keep: 0.5}}]}'   # any other recipe

@@ -31,8 +31,11 @@ def command(name: str | None, as_json: bool) -> None:
         preset = registry.preset(name)
         print_json(preset.to_data()) if as_json else _show(preset)
         return
+    from pah_opt.presets.measured import measured_presets
+
     presets = list(registry.presets.values())
-    measured = {preset.name: _measured(preset) for preset in presets}
+    found = measured_presets()
+    measured = {preset.name: _measured(preset, found) for preset in presets}
     if as_json:
         print_json([preset.to_data() | {"measured": measured[preset.name]} for preset in presets])
     elif presets:
@@ -46,9 +49,9 @@ def command(name: str | None, as_json: bool) -> None:
 
 def _show(preset: Recipe) -> None:
     """Print a preset as YAML to start from, with its figures in a comment."""
-    from pah_opt.presets.measured import conditions, in_words
+    from pah_opt.presets.measured import conditions, in_words, measured_presets
 
-    row = _measured(preset)
+    row = _measured(preset, measured_presets())
     click.echo(f"# Measured: {in_words(row)}" + (f" ({conditions(row)})" if row else ""))
     click.echo(preset.to_yaml(), nl=False)
 
@@ -61,11 +64,9 @@ def _show_conditions(rows: dict[str, Row]) -> None:
         print_text(f"Measured ({', '.join(names)}): {conditions}.")
 
 
-def _measured(preset: Recipe) -> Row | None:
+def _measured(preset: Recipe, found: dict[str, Row]) -> Row | None:
     """Return the row of a preset, None where this very recipe was not measured."""
-    from pah_opt.presets.measured import measured_presets
-
-    row = measured_presets().get(preset.name)
+    row = found.get(preset.name)
     return row if row and row["recipe_sha256"] == preset.sha256 else None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pah_opt.data.checks import check_several_classes
 from pah_opt.data.columns import Columns
-from pah_opt.data.digits import digits_data, is_digits
+from pah_opt.data.digits import DIGITS_SPLITS, digits_data, is_digits
 from pah_opt.data.preprocess import as_processor
 from pah_opt.data.sampling import balanced_subset, validation_split
 from pah_opt.data.splits import CACHE_BYTES, ImageSplit
@@ -218,4 +218,4 @@ def split_names(source: str | Path) -> Sequence[str]:
         DataError: it cannot be found or read.
         MissingBackendError: the datasets library is not installed.
     """
-    return tuple(_tables(source))
+    return DIGITS_SPLITS if is_digits(source) else tuple(_tables(source))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DIGITS = "digits"
 """Where a hub id or a folder can be named, the images (or the model) that need no download."""
+DIGITS_SPLITS = ("train", "test")
 DIGITS_MEAN = 0.3053
 DIGITS_STD = 0.3761
 """Mean and standard deviation of the pixels, scaled to 0 … 1."""

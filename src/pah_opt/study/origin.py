@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pah_opt.data import DIGITS, digits_processor, load_data
+from pah_opt.data import DIGITS, digits_processor, is_digits, load_data
 from pah_opt.errors import DataError
 from pah_opt.measure.provenance import weights_sha256
 from pah_opt.models import find_adapter, load_model
@@ -44,7 +44,7 @@ class Origin:
             DataError: the images cannot be read, or there are none to train on.
             UnsupportedModelError: the model cannot be loaded.
         """
-        if DIGITS in (study.model, study.data):
+        if is_digits(study.model) or is_digits(study.data):
             return cls._embedded(study, device)
         loaded = load_model(study.model, device=device)
         data = load_data(

@@ -113,3 +113,13 @@ def test_half_an_embedded_study_is_refused() -> None:
     code, output = invoke("tiny", "--data", "./somewhere")
     assert code == 2
     assert "'digits' stands for both or none" in output
+
+
+def test_a_folder_called_digits_is_read_instead_of_the_embedded_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("digits").mkdir()
+    code, output = invoke("tiny", "--out", "out")
+    assert code == 2
+    assert "the folder digits has no config.json" in output

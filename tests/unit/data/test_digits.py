@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pah_opt.data import digits_data, digits_processor, is_digits, labels_of, load_data
+from pah_opt.data import digits_data, digits_processor, is_digits, labels_of, load_data, split_names
 from pah_opt.errors import DataError, MissingBackendError
 
 
@@ -51,6 +51,7 @@ def test_the_name_digits_needs_no_download_and_any_processor_may_read_it() -> No
     assert (len(data.train), len(data.test)) == (100, 50)
     assert next(iter(data.test.batches(4))).pixel_values.shape == (4, 3, 24, 24)
     assert load_data("digits", digits_processor(24)).test.fingerprint == digits_data(24).test.fingerprint
+    assert split_names("digits") == ("train", "test")
 
 
 def test_other_seeds_keep_training_and_test_images_of_the_name_digits_apart() -> None:
