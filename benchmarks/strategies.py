@@ -26,6 +26,7 @@ from pah_opt import Data, Recipe, Step
 from pah_opt.measure.accuracy import Predictions, predict
 from pah_opt.measure.paired import compare_predictions
 from pah_opt.measure.rounds import pair_ratio, take_turns
+from pah_opt.measure.shadow import uncompiled
 from pah_opt.measure.timer import WallTimer
 from pah_opt.models.finding import find_adapter
 from pah_opt.progress import default_progress
@@ -35,6 +36,8 @@ from pah_opt.workflow import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pah_opt.splits import Split
 
 RESULTS = Path(__file__).parent / "results" / "strategies.json"
 TABLE = Path(__file__).parents[1] / "docs" / "strategies-measured.md"
@@ -106,6 +109,12 @@ def unstructured() -> list[Row]:
     steps = (Step.of("sparsegpt", pattern="2:4"), Step.of("reconstruct", **RECONSTRUCT))
     rows.append(Row("2:4", "50%", "sparsegpt + reconstruct", 1.5, steps))
     rows.append(Row("2:4", "50% of the MLP", "semi-structured", 1.5, (Step.of("semi-structured"),)))
+    for importance in ("lamp", "taylor", "obd", "random"):
+        steps = (Step.of("unstructured-pruning", sparsity=0.5, importance=importance),)
+        rows.append(Row("unstructured", "50%", importance, None, steps))
+    gradual = {"sparsity": 0.7, "rounds": 4, "method": "sparsegpt", "steps": 20, "batch_size": 32, "distill": 0.9,
+               "distill_features": 1.0, "mixed_precision": "bf16"}  # fmt: skip
+    rows.append(Row("unstructured", "70%", "gradual, by sparsegpt", None, (Step.of("gradual-pruning", **gradual),)))
     return rows
 
 
@@ -159,6 +168,11 @@ def structured() -> list[Row]:
             (Step.of("depth-pruning", count=2), reconstruct),
         ),
         Row("depth", "2 of 12 blocks", "similarity + repair", None, (Step.of("depth-pruning", count=2),)),
+        Row("width", "1/12 of the embedding", "activation + repair", None, (Step.of("width-pruning", ratio=1 / 12),)),
+        *(
+            Row("structured", "75% of MACs", f"{each} + repair", None, (Step.of(prune, importance=each, **light),))
+            for each in ("activation", "taylor", "hessian", "lamp", "random")
+        ),
     ]
 
 
@@ -174,13 +188,17 @@ def quantized() -> list[Row]:
         row("int8 dynamic", "torchao", 0.2, compiled=True, scheme="int8-dynamic"),
         row("int8 static", "torchao", 0.2, compiled=True, scheme="int8-static"),
         row("int8 static, naive", "torchao", None, compiled=True, scheme="int8-static", naive=True),
+        row("int8 static, naive, guarded", "torchao", None, compiled=True, scheme="int8-static", naive=True,
+            guarded={"max_kl": 0.01}),
+        row("int8 QAT, 60 updates", "torchao", 0.2, compiled=True, scheme="int8-qat",
+            training={"steps": 60, "batch_size": 32, "distill": 0.9, "mixed_precision": "bf16"}),
         row("int4 weight-only", "torchao", 0.5, scheme="int4-weight-only"),
         row("fp8 weight-only", "torchao", 0.2, scheme="fp8-weight-only"),
         row("int8", "bitsandbytes", 0.2, scheme="int8"),
         row("nf4", "bitsandbytes", 0.5, scheme="nf4"),
         row("fp4", "bitsandbytes", None, scheme="fp4"),
         row("nf4, each weight alone", "bitsandbytes", None, scheme="nf4", rounding="nearest"),
-    ]
+    ]  # fmt: skip
 
 
 def combined() -> list[Row]:
@@ -194,7 +212,22 @@ def combined() -> list[Row]:
     ]  # fmt: skip
 
 
-SECTIONS = {"quantized": quantized, "unstructured": unstructured, "structured": structured, "combined": combined}
+def runtime() -> list[Row]:
+    """The same weights, run otherwise."""
+    return [
+        *(
+            Row("runtime", f"{side} of 224 pixels", "input-size", None, (Step.of("input-size", size=side),))
+            for side in (182, 154, 112)
+        ),
+        Row("runtime", "one product for q, k, v", "fused-qkv", None, (Step.of("fused-qkv"),)),
+        Row("runtime", "default", "compile", None, (Step.of("compile"),)),
+    ]
+
+
+SECTIONS = {
+    "quantized": quantized, "unstructured": unstructured, "structured": structured, "combined": combined,
+    "runtime": runtime,
+}  # fmt: skip
 
 
 class Bench:
@@ -213,7 +246,13 @@ class Bench:
         precision: AbstractContextManager[Any] = nullcontext() if compiled else torch.autocast("cpu", torch.bfloat16)
         runnable = torch.compile(model) if compiled else model
         with precision:
-            return predict(runnable, self.adapter, self.data.test, batch_size=50)
+            return predict(
+                runnable, self.adapter, self.images_for(model), batch_size=50, fingerprint=self.data.test.fingerprint
+            )
+
+    def images_for(self, model: torch.nn.Module) -> Split:
+        """Return the test images at the size that a model takes."""
+        return self.data.test.resized(*self.adapter.layout(uncompiled(model)).image_size)
 
     def baseline(self, *, compiled: bool) -> Predictions:
         """The dense model, evaluated the same way, once."""
@@ -223,9 +262,10 @@ class Bench:
 
     def speed(self, model: torch.nn.Module, *, compiled: bool) -> dict[str, Any]:
         """Time the row and the dense model in turns: fp32 (or the row's own type), eager or both compiled."""
-        timer, pixels = WallTimer(), next(iter(self.data.test.batches(LATENCY_BATCH))).pixel_values
+        timer = WallTimer()
 
         def turn(candidate: torch.nn.Module) -> Callable[[], float]:
+            pixels = next(iter(self.images_for(candidate).batches(LATENCY_BATCH))).pixel_values
             images = pixels.to(next(each.dtype for each in candidate.parameters() if each.is_floating_point()))
             runnable = torch.compile(candidate, dynamic=False) if compiled else candidate
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
 )
 @click.option("--model", default="google/vit-base-patch16-224", show_default=True, metavar="ID_OR_PATH",
-              help="A hub id, or a local folder in transformers' form.")  # fmt: skip
+              help="A hub id, a local folder in transformers' form, or digits, which needs no download.")  # fmt: skip
 @click.option("--data", default="uoft-cs/cifar10", show_default=True, metavar="ID_OR_PATH",
               help="A hub id, a local folder of images, or digits, which needs no download.")  # fmt: skip
 @click.option("--mode", type=click.Choice(["full", "last-layers", "head", "lora"]), default="full", show_default=True,
@@ -68,13 +68,13 @@ def command(
     from pah_opt.adapt.adaptation import adapt
     from pah_opt.adapt.config import AdaptConfig
     from pah_opt.data import load_data
-    from pah_opt.models import load_model
+    from pah_opt.workflow.loading import Loaded
 
     if no_cache and cache is not None:
         raise click.UsageError(f"--cache {cache} and --no-cache contradict each other; give one of them")
     settings = _settings(options)
     AdaptConfig.of(mode, settings)  # a wrong setting is found before anything is loaded
-    loaded = load_model(model, device=device, seed=seed)
+    loaded = Loaded.dense(model, device=device, seed=seed)
     images = load_data(
         data, loaded.processor, train_limit=train_limit, test_limit=test_limit, seed=seed, test_split=test_split,
         test_share=test_share,

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from pah_opt.data.checks import check_fit, check_input, check_several_classes, label_names, labels_of, training_images
+from pah_opt.data.checks import (
+    check_fit,
+    check_input,
+    check_order,
+    check_several_classes,
+    label_names,
+    labels_of,
+    training_images,
+)
 from pah_opt.data.coerce import as_data, as_split
 from pah_opt.data.datasets_source import load_data, split_names
 from pah_opt.data.digits import DIGITS, digits_data, digits_processor, is_digits
@@ -20,6 +28,7 @@ __all__ = [
     "calibration_split",
     "check_fit",
     "check_input",
+    "check_order",
     "check_several_classes",
     "digits_data",
     "digits_processor",

@@ -136,7 +136,7 @@ def check_fit(split: Split, layout: Layout, *, model: nn.Module | None = None) -
     if layout.num_classes:
         _check_classes(split, layout.num_classes)
     if model is not None:
-        _check_order(split.class_names, label_names(model), split.name)
+        check_order(split, model)
 
 
 def check_input(split: Split, layout: Layout) -> None:
@@ -176,14 +176,19 @@ def _check_classes(split: Split, num_classes: int) -> None:
         )
 
 
-def _check_order(names: Sequence[str], head: Sequence[str], name: str) -> None:
-    places = {_spelled(class_name): index for index, class_name in enumerate(head)}
-    for index, class_name in enumerate(names):
+def check_order(split: Split, model: nn.Module) -> None:
+    """Check that a split's classes come in the order of the label names in a model's config.
+
+    Raises:
+        DataError: a class that both know has two numbers; names both.
+    """
+    places = {_spelled(class_name): index for index, class_name in enumerate(label_names(model))}
+    for index, class_name in enumerate(split.class_names):
         place = places.get(_spelled(class_name), index)
         if place != index:
             raise DataError(
-                f"labels are out of step: class {class_name!r} is {index} in {name} and {place} in the model's config "
-                "(id2label); reorder the labels, or fit the head again"
+                f"labels are out of step: class {class_name!r} is {index} in {split.name} and {place} in the model's "
+                "config (id2label); reorder the labels, or fit the head again"
             )
 
 

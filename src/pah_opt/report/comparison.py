@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pah_opt.data import as_data
+from pah_opt.data import as_data, check_order
 from pah_opt.errors import MeasurementError
 from pah_opt.measure.assemble import assemble
 from pah_opt.measure.candidate import candidates_of, class_names_of
@@ -68,7 +68,7 @@ def compare(
 
     Raises:
         MeasurementError: a model cannot be measured.
-        DataError: the images do not fit.
+        DataError: the images do not fit, or their classes come in another order than a model's label names.
         UnsupportedModelError: no ModelAdapter knows a model.
     """
     if not models:
@@ -79,8 +79,12 @@ def compare(
     if group.rank > 0:
         settings = settings.model_copy(update={"groups": settings.groups & {"accuracy"}})
     split = None if data is None else as_data(data, class_names=class_names_of(models, registry.adapters)).test
+    candidates = candidates_of(models, registry.adapters, split)
+    if split is not None:
+        for candidate in candidates.values():
+            check_order(split, candidate.model)
     session = Session(
-        candidates=candidates_of(models, registry.adapters, split), settings=settings,
+        candidates=candidates, settings=settings,
         baseline=baseline or next(iter(models)), split=split, metrics=registry.metrics, weights_origin=weights_origin,
         group=group, progress=progress or default_progress(),
     )  # fmt: skip

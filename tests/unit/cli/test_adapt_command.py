@@ -136,3 +136,9 @@ def test_wrong_settings_are_found_before_anything_is_loaded(
     result = run("adapt", "--model", "/nowhere", "--set", setting)
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_embedded_model_can_be_adapted(run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run("adapt", "--model", "digits", "--data", "digits", "--mode", "head", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert AutoModelForImageClassification.from_pretrained(tmp_path / "out").config.num_labels == 10

@@ -178,6 +178,16 @@ def test_images_for_another_head_are_refused(dense: nn.Module) -> None:
         compare({"x": dense}, other, settings=only("accuracy"))
 
 
+def test_labels_out_of_step_are_refused_before_anything_is_measured(images: TensorSplit) -> None:
+    named = vit(id2label=dict(enumerate("abcdefghij")))
+    compare({"x": named}, images, settings=only("accuracy"))
+    shifted = TensorSplit(torch.zeros(2, 3, 16, 16), torch.tensor([0, 1]), tuple("bcdefghija"), "shifted")
+    with pytest.raises(DataError, match="class 'b' is 0 in shifted and 1 in the model's config"):
+        compare({"x": named}, shifted, settings=only("latency"))
+    with pytest.raises(DataError, match="out of step"):
+        compare({"plain": vit(), "x": torch.compile(named)}, shifted, settings=only("latency"))
+
+
 def test_tensors_without_class_names_take_the_heads(dense: nn.Module, images: TensorSplit) -> None:
     """Also where the last class happens to have no image."""
     pixels, labels = images.pixel_values, images.labels
