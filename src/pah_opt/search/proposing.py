@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pah_opt.search.front import Point, front
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pah_opt.search.bound import BoundSpace, Values
     from pah_opt.search.budget import Budget
@@ -31,11 +31,11 @@ class Survey:
 
     Args:
         cheap: values that make recipes cheap; none where plans cannot tell.
-        starts: what to try next.
+        starts: what to try next; may be worked out as they are asked for.
     """
 
     cheap: Values
-    starts: list[Values]
+    starts: Iterable[Values]
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Proposer:
     bound: BoundSpace
     budget: Budget
     seed: int = 0
-    starts: list[Values] = field(default_factory=list)
+    starts: Iterable[Values] = ()
     survey: Callable[[], Survey] | None = None
     neighbours: bool = True
     predict: Callable[[Values], float | None] = lambda _: None
@@ -65,6 +65,7 @@ class Proposer:
         """Seed the choices."""
         self._generator = random.Random(self.seed)
         self._cheap: Values = {}
+        self._starts = iter(self.starts)
 
     def next(self, records: Sequence[Record], *, repeats: int = 0) -> tuple[Values | None, str]:
         """Return what to try, or None for what the sampler proposes; and where it comes from.
@@ -104,15 +105,14 @@ class Proposer:
         return found[0]
 
     def _next_start(self) -> Values | None:
-        while self.starts or self.survey is not None:
-            if not self.starts and self.survey is not None:
-                found, self.survey = self.survey(), None
-                self.starts, self._cheap = list(found.starts), found.cheap
-            while self.starts:
-                values = self.starts.pop(0)
-                if not self._known(values):
-                    return values
-        return None
+        for values in self._starts:
+            if not self._known(values):
+                return values
+        if self.survey is None:
+            return None
+        found, self.survey = self.survey(), None
+        self._starts, self._cheap = iter(found.starts), found.cheap
+        return self._next_start()
 
     def _fresh(self, make: Callable[[], Values]) -> Values:
         values: Values = {}

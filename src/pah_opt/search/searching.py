@@ -34,13 +34,13 @@ from pah_opt.search.ray_engine import RayEngine
 from pah_opt.search.result import SearchResult
 from pah_opt.search.settings import Settings
 from pah_opt.search.space import Space, SpaceSource, as_space
-from pah_opt.search.starts import knapsack_starts, simple_starts
+from pah_opt.search.starts import knapsack_starts, nearly_cheapest, simple_starts, thorough_starts
 from pah_opt.search.study import Study, import_optuna
 from pah_opt.splits import Data
 from pah_opt.storage.lock import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from os import PathLike
 
     from torch import nn
@@ -192,15 +192,23 @@ class _Run:
             return None
 
     def _survey(self, *, scan: bool) -> Survey:
-        """Look at the space as a whole: the cheapest recipe by its plan, and a scan of per-layer choices."""
-        self.progress.message("looking for the cheapest recipe, and scanning per-layer choices")
+        """Look for the cheapest recipe by its plan; what is near it is tried before per-layer choices are scanned."""
+        self.progress.message("looking for the cheapest recipe")
         extremes = Extremes(self.bound, self.judge, by_place=False, most_plans=SURVEY_PLANS)
         figure = self.budget.figure
         least = extremes.least(figure)
-        scanned = knapsack_starts(self.bound, self.judge, SCAN_SHARE * self._limit_s) if scan else []
-        if least is None:
-            return Survey({}, scanned)
-        return Survey(extremes.decisive(least, figure), [*scanned, least[1]])
+        cheap = extremes.decisive(least, figure) if least is not None else {}
+        return Survey(cheap, self._later_starts(None if least is None else least[1], scan=scan))
+
+    def _later_starts(self, cheapest: Values | None, *, scan: bool) -> Iterator[Values]:
+        if cheapest is not None:
+            yield from nearly_cheapest(self.bound, cheapest)
+        if scan:
+            self.progress.message("scanning per-layer choices")
+            yield from knapsack_starts(self.bound, self.judge, SCAN_SHARE * self._limit_s)
+        if cheapest is not None:
+            yield cheapest
+        yield from thorough_starts(self.bound)
 
     def _engine(self) -> Engine:
         limit = self.settings.trial_limit_s

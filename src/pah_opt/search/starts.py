@@ -1,4 +1,8 @@
-"""Where a search begins: single steps, weak and strong recipes, and per-layer choices from a scan and a knapsack."""
+"""Where a search begins: single steps, weak and strong recipes, and per-layer choices from a scan and a knapsack.
+
+The order is that of :mod:`pah_opt.search.proposing`: :func:`simple_starts` at once, then what a look at the whole space
+gives (:func:`nearly_cheapest`, :func:`knapsack_starts`), then :func:`thorough_starts`.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +37,42 @@ SHARES = (0.0, 0.25, 0.5, 0.75)
 
 
 def simple_starts(bound: BoundSpace) -> list[Values]:
-    """Return each optional step alone, then all of them, each in the middle, weak and strong: as a careful user would.
+    """Return each optional step alone, then all of them, each in the middle of its ranges: as a careful user would.
 
     Single steps come first: they lose least, so that there is a front within the limits after a few trials.
     """
-    switches = [each for each in bound.parameters if not each.path]
-    alone = switches if len(switches) > 1 else []
-    starts = [_all_at(bound, 0.5, only=each) for each in reversed(alone)]
-    starts += [_all_at(bound, share) for share in (0.5, 0.15)]
-    starts += [_all_at(bound, share, only=each) for each in reversed(alone) for share in (0.0, 1.0)]
-    return _distinct([*starts, _all_at(bound, 0.85)])
+    return _distinct([*(_all_at(bound, 0.5, only=each) for each in reversed(_alone(bound))), _all_at(bound, 0.5)])
+
+
+def thorough_starts(bound: BoundSpace) -> list[Values]:
+    """Return all steps near one end of their ranges, each optional step alone at both, and all near the other end."""
+    alone = [_all_at(bound, share, only=each) for each in reversed(_alone(bound)) for share in (0.0, 1.0)]
+    return _distinct([_all_at(bound, 0.15), *alone, _all_at(bound, 0.85)])
+
+
+def nearly_cheapest(bound: BoundSpace, cheapest: Values) -> list[Values]:
+    """Return the cheapest recipe without one of its optional steps, each in turn: two strong steps are often enough.
+
+    Args:
+        bound: the space.
+        cheapest: its cheapest recipe.
+    """
+
+    def without(switch: Parameter) -> Values:
+        known = {**cheapest, switch.name: switch.at(0.0)}
+        return bound.choose(lambda each: known.get(each.name, each.at(0.5)))
+
+    return _distinct([without(each) for each in _switches(bound) if each.value(cheapest[each.name])])
+
+
+def _switches(bound: BoundSpace) -> list[Parameter]:
+    return [each for each in bound.parameters if not each.path]
+
+
+def _alone(bound: BoundSpace) -> list[Parameter]:
+    """Return the switches of steps that can be tried alone: with one optional step, that is every recipe."""
+    switches = _switches(bound)
+    return switches if len(switches) > 1 else []
 
 
 def _all_at(bound: BoundSpace, share: float, only: Parameter | None = None) -> Values:

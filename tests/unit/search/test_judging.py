@@ -14,7 +14,7 @@ from pah_opt.pipeline import apply, plan
 from pah_opt.recipe import Recipe, Step
 from pah_opt.registry import default_registry
 from pah_opt.search import Budget
-from pah_opt.search.bound import BoundSpace
+from pah_opt.search.bound import BoundSpace, Values
 from pah_opt.search.clock import paired_speed
 from pah_opt.search.extremes import Extremes
 from pah_opt.search.front import Point
@@ -25,7 +25,7 @@ from pah_opt.search.proposing import Proposer, Survey
 from pah_opt.search.racing import Rivals, beyond_doubt, rungs
 from pah_opt.search.records import Record, Rung
 from pah_opt.search.space import Space
-from pah_opt.search.starts import knapsack_starts, simple_starts
+from pah_opt.search.starts import knapsack_starts, nearly_cheapest, simple_starts, thorough_starts
 from pah_opt.splits import Data
 from pah_opt.testing import tiny_vit
 
@@ -181,15 +181,43 @@ def test_widths_of_single_blocks_take_part_in_the_scan_and_the_knapsack(judge: J
     assert [0.0, 0.5] in chosen
 
 
-def test_simple_starts_try_each_optional_step_alone(judge: Judge) -> None:
+@pytest.fixture
+def optional(judge: Judge) -> BoundSpace:
     space = Space.from_yaml(
         "steps: [{use: magnitude-pruning, optional: true, with: {sparsity: {low: 0.1, high: 0.9}}}, "
         "{use: cast, optional: true}]"
     )
-    bound = BoundSpace.of(space, default_registry(), judge.model, judge.adapter.layout(judge.model))
-    recipes = [bound.recipe(values, "start") for values in simple_starts(bound)]
-    used = {tuple(step.use for step in recipe.steps) for recipe in recipes if recipe is not None}
-    assert used == {("magnitude-pruning", "cast"), ("magnitude-pruning",), ("cast",)}
+    return BoundSpace.of(space, default_registry(), judge.model, judge.adapter.layout(judge.model))
+
+
+def steps_of(bound: BoundSpace, starts: list[Values]) -> list[list[tuple[str, float | None]]]:
+    recipes = [bound.recipe(values, "start") for values in starts]
+    return [[(step.use, step.with_.get("sparsity")) for step in recipe.steps] for recipe in recipes if recipe]
+
+
+def test_simple_starts_try_each_optional_step_alone_before_all_of_them(optional: BoundSpace) -> None:
+    assert steps_of(optional, simple_starts(optional)) == [
+        [("cast", None)],
+        [("magnitude-pruning", 0.5)],
+        [("magnitude-pruning", 0.5), ("cast", None)],
+    ]
+
+
+def test_thorough_starts_try_both_ends_of_every_range(optional: BoundSpace) -> None:
+    found = steps_of(optional, thorough_starts(optional))
+    assert [("magnitude-pruning", 0.1)] in found
+    assert [("magnitude-pruning", 0.9)] in found
+    assert len(found[0]) == len(found[-1]) == 2
+
+
+def test_the_cheapest_recipe_is_tried_without_each_of_its_optional_steps(optional: BoundSpace) -> None:
+    zeros, sparsity, cast = (each.name for each in optional.parameters)
+    cheapest: Values = {zeros: "true", sparsity: 0.9, cast: "true"}
+    assert steps_of(optional, nearly_cheapest(optional, cheapest)) == [
+        [("cast", None)],
+        [("magnitude-pruning", 0.9)],
+    ]
+    assert steps_of(optional, nearly_cheapest(optional, {zeros: "false", cast: "true"})) == [], "nothing is left of it"
 
 
 def test_the_dense_model_is_left_as_it_was(judge: Judge, model: nn.Module) -> None:
