@@ -1,11 +1,11 @@
 """``pah_opt.search`` against random search, plain Optuna over the flat space, and uniform recipes, in the same time.
 
 All judge recipes the same way, on the same validation images, within the same limit of accuracy, for the same seconds
-(those before the first trial included). The hypervolume is the share of the area below the dense model's cost and the
-limit of accuracy that the judged recipes cover, taken at forty moments. Aims: to be ahead of each at every moment, a
-pick 1.3 times as good as the best uniform recipe that loses no more, and random search's last front in half the time.
-It also compares predicted with measured latencies; quantized layers are predicted from the second recipe of their type
-on. Prints Markdown and writes ``benchmarks/results/search.json``.
+(those before the first trial included; modules are imported before). The hypervolume is the share of the area below the
+dense model's cost and the limit of accuracy that the judged recipes cover, taken at forty moments. Aims: to be ahead of
+each at every moment, a pick 1.3 times as good as the best uniform recipe that loses no more, and random search's last
+front in half the time. It also compares predicted with measured latencies; quantized layers are predicted from the
+second recipe of their type on. Prints Markdown and writes ``benchmarks/results/search.json``.
 
     python benchmarks/search.py --seconds 40 --seeds 3
     python benchmarks/search.py --model ID_OR_PATH --data ID_OR_PATH --seconds 1800
@@ -40,6 +40,7 @@ from pah_opt.search.judge import Judge
 from pah_opt.search.racing import Rivals
 from pah_opt.search.records import Record
 from pah_opt.search.searching import search
+from pah_opt.search.study import import_optuna
 from pah_opt.workflow import Source
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ def compete(model: torch.nn.Module, data: Any, arguments: argparse.Namespace) ->
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in (*METHODS, "uniform")}
     uniform_runs = []
     dense = 1.0
+    import_optuna()  # or else the first search alone would pay for it
     for seed in range(arguments.seeds):
         for name, options in METHODS.items():
             result = search(
