@@ -53,7 +53,7 @@ build/plugins/venv.stamp: pyproject.toml constraints.txt $(shell find src plugin
 plugins: build/plugins/venv.stamp  ## build the wheels of library and plugins, install them in a clean environment, run the plugins' tests
 	OMP_NUM_THREADS=1 build/plugins/venv/bin/python -m pytest -n 2 --dist worksteal plugins
 
-check: lint types imports docs test plugins  ## everything that CI runs
+check: lint types imports docs test plugins  ## most of what CI runs; demo and study are the rest
 
 clean:           ## remove what these commands made
 	rm -rf .venv out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

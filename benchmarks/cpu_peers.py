@@ -273,7 +273,7 @@ def run(options: argparse.Namespace) -> int:
     watch = CpuWatch()
     result: dict[str, Any] = {
         "model": "tiny" if options.tiny else "ViT-B/16, 224 px, random weights", "threads": options.threads,
-        "cpu": cpu_model(), "platform": platform.platform(), "small_input_px": options.small,
+        "cpu": cpu_model(), "platform": f"{platform.system()}-{platform.machine()}", "small_input_px": options.small,
         "versions": {name: installed_version(name) for name in LIBRARIES}, "batches": {},
     }  # fmt: skip
     for batch in options.batches:

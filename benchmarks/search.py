@@ -297,7 +297,8 @@ def main() -> None:
         "model": arguments.model or "digits ViT", "space": arguments.space, "seconds": arguments.seconds,
         "latency_batch": arguments.batch, "latency": latencies(model, data, arguments.batch),
         "search": compete(model, data, arguments),
-        "torch": torch.__version__, "optuna": installed_version("optuna"), "platform": platform.platform(),
+        "torch": torch.__version__, "optuna": installed_version("optuna"),
+        "platform": f"{platform.system()}-{platform.machine()}",
         "threads": torch.get_num_threads(), "load_average": list(os.getloadavg()),
     }  # fmt: skip
     arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -186,7 +186,7 @@ def main() -> None:
         "seconds_per_trial": arguments.seconds, "model_megabytes": arguments.megabytes, "rows": rows,
         "proposing_s": proposals,
         "ray": installed_version("ray"), "optuna": installed_version("optuna"), "torch": torch.__version__,
-        "cores": os.cpu_count(), "platform": platform.platform(),
+        "cores": os.cpu_count(), "platform": f"{platform.system()}-{platform.machine()}",
     }  # fmt: skip
     arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(markdown(rows))

@@ -334,9 +334,10 @@ def page(results: dict[str, Any]) -> str:
         f"judged on `{results['test']}` (images that no step saw), {results['calibration_images']} calibration images, "
         f"{results['threads']} threads, torch {results['torch']}; the dense file has "
         f"{results['dense_file_bytes'] / 1e6:.1f} MB. Changes are paired by image, with a bootstrap interval; a tick "
-        "says whether the aim is reached. *Speed* is the dense model's time over the row's, batch "
-        f"{LATENCY_BATCH}, in turns: eager, or both compiled for int8 products. Rows that are not here were not run "
-        "yet.\n\n" + table(results) + NOTES.read_text()
+        "says whether the aim is reached. Accuracy is taken under bf16 autocast, and compiled in fp32 for int8 "
+        f"products. *Speed* is the dense model's time over the row's, batch {LATENCY_BATCH}, in turns, with its "
+        "interval (one that covers 1 is no difference): eager, or both compiled for int8 products. Rows that are not "
+        "here were not run yet.\n\n" + table(results) + NOTES.read_text()
     )
 
 
@@ -349,14 +350,18 @@ def table(results: dict[str, Any]) -> str:
     for row in results["rows"].values():
         low, high = row["paired"]["top1_ci95_pp"]
         delta, limit = row["paired"]["top1_delta_pp"], row["limit_pp"]
-        aim = "" if limit is None else f"≥ -{limit:g} {'✓' if delta >= -limit - 1e-9 else '✗'}"
+        aim = "" if limit is None else f"≥ {0 - limit:g} {'✓' if delta >= -limit - 1e-9 else '✗'}"
         zeros = "" if row["params_nonzero"] is None else f"{row['params_nonzero'] / row['params']:.0%}"
         lines.append(
             f"| {row['family']} | {row['strength']} | {row['method']} | {row['top1']:.2%} | {delta:+.2f} ({low:+.2f} … "
             f"{high:+.2f}) | {aim} | {row['macs'] / 1e9:.2f} G | {zeros} | {row['file_bytes'] / 1e6:.1f} "
-            f"| {row['speedup']:.2f}x |"
+            f"| {row['speedup']:.2f}x{_range(row['speedup_ci95'])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _range(interval: list[float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.2f} … {interval[1]:.2f})"
 
 
 def _wanted(row: Row, texts: list[str]) -> bool:
