@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 from functools import lru_cache
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pah_opt.splits import Split
 
 NO_RECIPE = "the model was not made by a recipe"
+VOLATILE = ("_name_or_path", "_commit_hash", "transformers_version")
+"""Entries of a config that say where it was read, and by what, rather than what the model computes."""
 
 
 def provenance(candidate: Candidate, split: Split | None, weights_origin: str | None) -> Provenance:
@@ -57,6 +60,19 @@ def weights_sha256(model: nn.Module) -> str:
             # The tensor's own buffer is hashed, not a copy of it: a ViT-B is 343 MB.
             digest.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def config_sha256(model: nn.Module) -> str | None:
+    """Hash what a model's config says: heads, epsilons and activations are no part of its weights.
+
+    Returns:
+        None for a model without one.
+    """
+    to_dict = getattr(getattr(model, "config", None), "to_dict", None)
+    if to_dict is None:
+        return None
+    told = {name: value for name, value in to_dict().items() if name not in VOLATILE}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @lru_cache(maxsize=1)

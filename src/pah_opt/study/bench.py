@@ -13,7 +13,7 @@ from pah_opt.measure.environment import cpu_model
 from pah_opt.pipeline import apply
 from pah_opt.registry import default_registry, missing_here
 from pah_opt.study.adapting import adapt_once, kept_model
-from pah_opt.study.cells import Store, key_of, library_versions
+from pah_opt.study.cells import Store, key_of, library_versions, plugin_versions
 from pah_opt.study.measuring import Judged, Measurement, measure_row, settings_of
 from pah_opt.study.naive import run_naive
 from pah_opt.study.results import RowResult
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from pah_opt.progress import Progress
     from pah_opt.study.origin import Origin
     from pah_opt.study.results import AdaptationResult
-
-COLLAPSE = r"step \d+ \("
-"""How the warning begins that a step brought the model to chance."""
 
 
 @dataclass
@@ -63,6 +60,7 @@ class Bench:
         elif row is not None:
             steps = [step.model_dump(mode="json", by_alias=True) for step in self.study.steps(row)]
             what |= {"steps": steps, "calibration_images": self.study.calibration_images}
+            what |= {"plugins": plugin_versions(row.steps)}
         return self._key(what)
 
     def _key(self, what: Mapping[str, Any]) -> str:
@@ -103,8 +101,7 @@ class Bench:
         dense, judged = self._dense(adapted), self._judged(adapted)
         started = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("ignore")  # naive tools warn of what the report says
-            warnings.filterwarnings("always", message=COLLAPSE, category=RuntimeWarning)
+            _listen(row)
             candidate, split, options = self._candidate(dense, row, adapted.seed)
             seconds = time.perf_counter() - started
             settings = settings_of(self.study.measure)
@@ -151,12 +148,24 @@ class _Made(NamedTuple):
     notes: tuple[str, ...]
 
 
+def _listen(row: Row) -> None:
+    """Let through what the library and a row's plugins warn of; naive tools warn of what the report says anyway."""
+    warnings.simplefilter("ignore")
+    if row.naive is not None:
+        return
+    known = default_registry().optimizers
+    strategies = [known[step.use].optimizer for step in row.steps if step.use in known]
+    packages = {"pah_opt", *(type(each).__module__.partition(".")[0] for each in strategies)}
+    for category in (RuntimeWarning, UserWarning):
+        warnings.filterwarnings("always", category=category, module=rf"({'|'.join(sorted(packages))})(\.|$)")
+
+
 def machine(device: str) -> dict[str, Any]:
-    """Return what timings depend on: the device, and how many threads compute."""
+    """Return what timings depend on: the device and its kind (a Mac's GPU is named as its CPU), and the threads."""
     import torch
 
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_model()
-    return {"device": name, "threads": torch.get_num_threads()}
+    return {"device": name, "kind": torch.device(device).type, "threads": torch.get_num_threads()}
 
 
 def _forget_compiled() -> None:

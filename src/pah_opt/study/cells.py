@@ -9,22 +9,40 @@ from typing import TYPE_CHECKING, Any
 
 from pah_opt.environment import installed_version
 from pah_opt.errors import ArtifactError
+from pah_opt.registry import default_registry
 from pah_opt.storage.atomic import write_text
 from pah_opt.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from pah_opt.recipe import Step
 
 FORMAT = 1
 """Part of every key: raised when cells of an older version would mean something else."""
-LIBRARIES = ("torch", "transformers", "torchao", "torch-pruning", "bitsandbytes", "accelerate", "peft")
+LIBRARIES = (
+    "torch", "transformers", "torchao", "torch-pruning", "bitsandbytes", "accelerate", "peft", "numpy", "pillow",
+)  # fmt: skip
 
 
 def library_versions() -> dict[str, str]:
     """Return the versions of everything whose code decides results."""
     found = {name: version for name in LIBRARIES if (version := installed_version(name)) is not None}
     return {"pah_opt": __version__, **found}
+
+
+def plugin_versions(steps: Iterable[Step]) -> dict[str, str]:
+    """Return the versions of the plugins whose strategies steps use, and of what these need; built-in ones left out."""
+    registry = default_registry()
+    used = (registry.optimizers.get(step.use) for step in steps)
+    found: dict[str, str] = {}
+    for each in used:
+        if each is None or each.origin.built_in:
+            continue
+        names = (each.distribution, *(backend.distribution for backend in each.optimizer.backends))
+        found |= {name: installed_version(name) or "unknown" for name in names if name is not None}
+    return found
 
 
 def key_of(content: Mapping[str, Any]) -> str:

@@ -84,7 +84,7 @@ def choose(result: StudyResult) -> Choice:
     fit = [line for line in lines if not line.is_naive and line.ran and not line.collapsed]
     fit = [line for line in fit if line.figures.top1 is not None and line.figures.file_bytes is not None]
     weighed = [name for name in GAINS if getattr(priorities.weights, name) > 0]
-    axes = tuple(name for name in weighed if any(_gain(line, name) is not None for line in fit if line.row is not None))
+    axes = tuple(name for name in weighed if any(gain(line, name) is not None for line in fit if line.row is not None))
     kept = [line for line in fit if _keeps(line, priorities.limits)]
     scores = {line.name: score(line, priorities, axes) for line in kept}
     ranked = sorted(kept, key=lambda line: -scores[line.name])
@@ -107,12 +107,13 @@ def score(line: Line, priorities: Priorities, axes: Sequence[str]) -> float:
     """
     worth = -priorities.weights.accuracy * (line.figures.top1_drop_pp or 0.0)
     for name in axes:
-        ratio = _gain(line, name)
+        ratio = gain(line, name)
         worth += getattr(priorities.weights, name) * (math.log2(ratio) if ratio else 0.0)
     return worth
 
 
-def _gain(line: Line, name: str) -> float | None:
+def gain(line: Line, name: str) -> float | None:
+    """Return how many times cheaper a row is than the dense model, by the name of a cost; None where it is unknown."""
     if line.row is None:
         return 1.0
     value: float | None = line.real_speedup if name == "latency" else getattr(line.figures, GAINS[name])
@@ -132,7 +133,7 @@ def _within(value: float | None, gate: Gate) -> bool:
 def _beats(other: Line, line: Line, axes: Sequence[str]) -> bool:
     """Tell whether ``other`` is at least as good in everything that counts, and better in something."""
     pairs = [(other.figures.top1 or 0.0, line.figures.top1 or 0.0)]
-    pairs += [(a, b) for name in axes if (a := _gain(other, name)) is not None and (b := _gain(line, name)) is not None]
+    pairs += [(a, b) for name in axes if (a := gain(other, name)) is not None and (b := gain(line, name)) is not None]
     return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
 

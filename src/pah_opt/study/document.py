@@ -94,6 +94,8 @@ def _head(result: StudyResult, w: Wording) -> Iterator[Block]:
 def _adaptation(result: StudyResult, w: Wording) -> Iterator[Block]:
     yield Heading(w.say("adaptation_title"))
     yield tables.adaptations(result, w)
+    if _stopped(result):
+        yield Paragraph(w.say("language_note"))
     for each in base_reason(result):
         yield Paragraph(w.tell(each), strong="name" in each.values)
     pictures = [each for each in result.adaptations if each.curves is not None]
@@ -102,6 +104,11 @@ def _adaptation(result: StudyResult, w: Wording) -> Iterator[Block]:
         yield Paragraph(w.say("pictures", files="; ".join(told)))
     for found in result.adaptations:
         yield from _training(found, w)
+
+
+def _stopped(result: StudyResult) -> bool:
+    """Tell whether the reason why a training stopped is quoted."""
+    return any(each.stopped is not None and each.error is None for each in result.adaptations)
 
 
 def _training(found: AdaptationResult, w: Wording) -> Iterator[Block]:
@@ -191,7 +198,8 @@ def _others(result: StudyResult, choice: Choice, w: Wording) -> Iterator[Block]:
 def _failures(result: StudyResult, w: Wording) -> Iterator[Block]:
     if result.failures:
         yield Heading(w.say("failures_title"))
-        yield Paragraph(w.say("language_note"))
+        if not _stopped(result):
+            yield Paragraph(w.say("language_note"))
         yield Bullets(
             tuple(w.say("failed_cell", name=name, error=error) for name, error in result.failures.items())
         )  # fmt: skip
@@ -204,7 +212,7 @@ def _notes(result: StudyResult, w: Wording) -> Iterator[Block]:
     items = [*result.conditions.notes, *(w.say("named_note", name=name, note=note) for name, note in told)]
     if items:
         yield Heading(w.say("notes_title"))
-        if not result.failures:
+        if not (result.failures or _stopped(result)):
             yield Paragraph(w.say("language_note"))
         yield Bullets(tuple(dict.fromkeys(items)))
 

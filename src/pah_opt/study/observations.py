@@ -5,6 +5,8 @@ A rule yields messages by key with the figures that made its condition true; no 
 
 from __future__ import annotations
 
+import math
+import re
 import statistics
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -26,13 +28,19 @@ BLOWN_X, SAME_SIZE = 1.5, 0.05
 ZEROS_PCT = 5.0
 """More zeros than the dense model has by this much count as pruned."""
 NOISE_P = 0.05
+COLLAPSE = re.compile(r"step \d+ \(")
+"""How the warning begins that a step brought the model to chance."""
 
 
 Rule = Callable[["StudyResult"], Iterator[Observation]]
 
 
 def observations(result: StudyResult) -> list[Observation]:
-    """Return everything the figures of a study say."""
+    """Return everything the figures of a study say; of a dense model at chance, that alone."""
+    dense = _dense(result)
+    if dense is not None and dense.collapsed:
+        classes = Value("count", len(result.conditions.class_names))
+        return [_say("dense_at_chance", top1=Value("share", dense.figures.top1), classes=classes)]
     return [found for rule in RULES for found in rule(result)]
 
 
@@ -70,6 +78,12 @@ def _bears(line: Line, limit: float) -> bool:
 
 def _change(line: Line) -> Value:
     return Value("change", -_drop(line))
+
+
+def _loses(line: Line) -> Observation:
+    """Say what a row loses, or gains."""
+    drop = _drop(line)
+    return _say("gains" if drop < 0 else "loses", points=Value("points", abs(drop)))
 
 
 def _times(result: StudyResult) -> Iterator[Observation]:
@@ -137,28 +151,31 @@ def _stored(result: StudyResult) -> Iterator[Observation]:
 
 
 def _zeros_and_speed(result: StudyResult) -> Iterator[Observation]:
-    timed = [line for line in _sparse(result) if line.figures.speedup_x is not None]
+    """Say what zeros do to speed, by the rows whose speed is known with its interval."""
+    timed = [line for line in _sparse(result) if None not in (line.figures.speedup_x, line.figures.speedup_low_x)]
     if not timed:
         return
     middle = statistics.median(line.figures.speedup_x or 0.0 for line in timed)
     told = {"n": Value("count", len(timed)), "x": Value("x", middle)}
-    if middle < FASTER or all(line.real_speedup == 1.0 for line in timed):
+    real = [line.real_speedup or 0.0 for line in timed]
+    if max(real) < FASTER and statistics.median(real) <= 1.0:
         yield Observation("zeros_no_faster", told)
-    elif statistics.median(line.figures.speedup_low_x or 0.0 for line in timed) > 1.0:
+    elif middle >= FASTER and statistics.median(line.figures.speedup_low_x or 0.0 for line in timed) > 1.0:
         yield Observation("zeros_faster", told)
 
 
 def _bearable(result: StudyResult) -> Iterator[Observation]:
-    """Say how many zeros cost little, and from where on they cost more."""
-    limit = _limit(result)
-    good = [line for line in _sparse(result) if _bears(line, limit)]
+    """Say up to how many zeros every row costs little, and from where on every row costs more."""
+    limit, sparse = _limit(result), _sparse(result)
+    edge = min((_zeros(line) for line in sparse if not _bears(line, limit)), default=math.inf)
+    good = [line for line in sparse if _zeros(line) < edge]
     if not good:
         return
     most = good[-1]
     zeros = Value("pct", most.figures.sparsity_pct)
     yield _say("sparsity_bearable", row=most.name, zeros=zeros, limit=Value("points", limit), change=_change(most))
-    beyond = [line for line in _sparse(result) if _zeros(line) > _zeros(most)]
-    if beyond:
+    beyond = [line for line in sparse if _zeros(line) >= edge]
+    if beyond and not any(_bears(line, limit) for line in beyond):
         first = beyond[0]
         yield _say(
             "sparsity_too_much", row=first.name, zeros=Value("pct", first.figures.sparsity_pct), change=_change(first)
@@ -193,8 +210,7 @@ def _structured(result: StudyResult) -> Iterator[Observation]:
         best = max(good, key=lambda line: line.figures.speedup_x or 0.0)
         yield _say(
             "structured_pays", row=best.name, x=Value("x", best.figures.speedup_x),
-            macs=Value("pct", 100.0 * (best.figures.macs or 0.0) / dense.figures.macs),
-            points=Value("points", _drop(best)),
+            macs=Value("pct", 100.0 * (best.figures.macs or 0.0) / dense.figures.macs), effect=_loses(best),
         )  # fmt: skip
     elif not any(_bears(line, limit) for line in cut):
         closest = min(cut, key=_drop)
@@ -225,13 +241,21 @@ def _int8(result: StudyResult) -> Iterator[Observation]:
             yield _say("int8_breaks", row=line.name, points=Value("points", _drop(line)))
 
 
+def _weights_only(result: StudyResult, line: Line) -> bool:
+    """Tell whether a row's scheme leaves activations in float."""
+    steps = () if line.row is None else result.study.steps(line.row)
+    return any(str(step.parameters.get("scheme", "")).endswith("weight-only") for step in steps)
+
+
 def _int8_speed(result: StudyResult) -> Iterator[Observation]:
     rows = [line for line in _lines(result) if _is_int8(line) and line.figures.speedup_x is not None]
     compiled = [line for line in rows if line.row and any(step.use == "compile" for step in line.row.steps)]
     slow = [line for line in rows if line not in compiled and (line.real_speedup or 1.0) < SLOWER]
-    if slow:
-        worst = min(slow, key=lambda line: line.figures.speedup_x or 1.0)
-        yield _say("eager_int8_slow", row=worst.name, x=Value("x", worst.figures.speedup_x))
+    for key, weights_only in (("eager_int8_slow", False), ("eager_int8_weights_slow", True)):
+        alike = [line for line in slow if _weights_only(result, line) == weights_only]
+        if alike:
+            worst = min(alike, key=lambda line: line.figures.speedup_x or 1.0)
+            yield _say(key, row=worst.name, x=Value("x", worst.figures.speedup_x))
     fast = [line for line in compiled if (line.real_speedup or 0.0) >= FASTER]
     if fast:
         best = max(fast, key=lambda line: line.figures.speedup_x or 0.0)
@@ -258,7 +282,7 @@ def _cause(line: Line) -> str:
         return line.row.naive
     if line.row is not None and any(step.parameters.get("naive") for step in line.row.steps):
         return "static"
-    return "steps" if line.notes else "unknown"
+    return "steps" if any(COLLAPSE.match(note) for note in line.notes) else "unknown"
 
 
 def _noise(result: StudyResult) -> Iterator[Observation]:

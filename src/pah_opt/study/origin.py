@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pah_opt.data import DIGITS, digits_processor, is_digits, load_data
 from pah_opt.errors import DataError
-from pah_opt.measure.provenance import weights_sha256
+from pah_opt.measure.provenance import config_sha256, weights_sha256
 from pah_opt.models import find_adapter, load_model
 from pah_opt.registry import default_registry
 
@@ -80,6 +80,7 @@ class Origin:
         train = self.data.train
         return {
             "weights": weights_sha256(self.model),
+            "config": config_sha256(self.model),
             "test": self.data.test.fingerprint,
             "train": None if train is None else train.fingerprint,
         }

@@ -104,12 +104,18 @@ def _problems(study: Study, places: Places) -> Iterator[Problem]:
 def _adaptations(study: Study, places: Places) -> Iterator[Problem]:
     for name, settings in study.adaptations.items():
         options = dict(settings)
+        place = _place(places, ("adaptations", name))
         try:
-            AdaptConfig.of(str(options.pop("mode", "full")), options)
+            config = AdaptConfig.of(str(options.pop("mode", "full")), options)
         except RecipeError as error:
             for problem in error.problems:
-                place = _place(places, ("adaptations", name))
                 yield Problem(problem.message, place, problem.allowed, problem.nearest)
+            continue
+        if not config.validation and len(study.adaptations) > 1:
+            yield Problem(
+                f"the adaptation {name!r} has validation: 0, so it could be chosen by test images only", place,
+                remedy="leave validation out (a tenth of the training images by default), or keep one adaptation",
+            )  # fmt: skip
 
 
 def _measuring(study: Study, places: Places) -> Iterator[Problem]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pah_opt.study.choice import as_good_as_the_best, tried
+from pah_opt.study.choice import GAINS, as_good_as_the_best, gain, tried
 from pah_opt.study.messages import Observation, Value
+from pah_opt.study.schema import DENSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,14 +15,16 @@ if TYPE_CHECKING:
     from pah_opt.study.choice import Choice
     from pah_opt.study.messages import Kind, Wording
     from pah_opt.study.results import Line, StudyResult
+    from pah_opt.study.schema import Weights
 
 UNITS: dict[str, Kind] = {
     "top1": "share", "top1_drop_pp": "points", "file_bytes": "mb", "size_x": "x", "speedup_x": "x",
     "throughput_x": "x", "energy_x": "x", "latency_ms": "ms", "sparsity_pct": "pct", "made_s": "seconds",
+    "speedup_low_x": "x", "speedup_high_x": "x", "dense_latency_ms": "ms", "file_without_masks_bytes": "mb",
 }  # fmt: skip
 """How limits of a figure are written; any other as a bare number."""
 NEARLY = 0.05
-"""Points, or halvings, below which two rows count as equal."""
+"""Points of worth below which two rows count as equal."""
 
 
 def base_reason(result: StudyResult) -> Iterator[Observation]:
@@ -50,7 +53,7 @@ def base_reason(result: StudyResult) -> Iterator[Observation]:
 
 def verdict(result: StudyResult, choice: Choice, wording: Wording) -> Iterator[Observation]:
     """Yield the sentences of the final choice."""
-    axes = ", ".join(wording.say(f"axis_name_{name}") for name in choice.axes)
+    axes = ", ".join(wording.say(f"axis_name_{name}") for name in ("accuracy", *choice.axes))
     if choice.front:
         yield Observation("front", {"axes": axes, "rows": ", ".join(line.name for line in choice.front)})
     weights = result.study.priorities.weights
@@ -64,7 +67,7 @@ def verdict(result: StudyResult, choice: Choice, wording: Wording) -> Iterator[O
     )  # fmt: skip
     if choice.naive:
         yield Observation("naive_out", {"n": Value("count", choice.naive)})
-    yield from _pick(choice, wording)
+    yield from _pick(result, choice, wording)
     for name in choice.unmeasured:
         axis = wording.say(f"axis_name_{name}")
         yield Observation("unmeasured", {"axis": axis[:1].upper() + axis[1:]})
@@ -72,15 +75,17 @@ def verdict(result: StudyResult, choice: Choice, wording: Wording) -> Iterator[O
 
 def _limits(result: StudyResult, wording: Wording) -> Iterator[str]:
     for name, gate in result.study.priorities.limits.items():
+        figure, unit = wording.say(f"figure_{name}"), UNITS.get(name, "number")
         for key, limit in (("limit_max", gate.max), ("limit_min", gate.min)):
             if limit is not None:
-                yield wording.say(key, name=name, value=Value(UNITS.get(name, "number"), limit))
+                yield wording.say(key, name=figure, value=Value(unit, limit))
 
 
-def _pick(choice: Choice, wording: Wording) -> Iterator[Observation]:
+def _pick(result: StudyResult, choice: Choice, wording: Wording) -> Iterator[Observation]:
     pick = choice.pick
     if pick is None:
-        yield Observation("pick_none", {})
+        dense = result.line(DENSE)
+        yield Observation("pick_at_chance" if dense is not None and dense.collapsed else "pick_none", {})
         return
     figures = pick.figures
     if pick.row is None:
@@ -92,33 +97,31 @@ def _pick(choice: Choice, wording: Wording) -> Iterator[Observation]:
             "speed": Value("x", figures.speedup_x), "score": Value("points", choice.scores[pick.name]),
         })  # fmt: skip
     if choice.runner_up is not None:
-        yield _runner_up(choice, choice.runner_up, pick, wording)
+        second, weights = choice.runner_up, result.study.priorities.weights
+        score = Value("points", choice.scores[second.name])
+        reason = _reason(second, pick, weights, wording)
+        yield Observation("runner_up", {"row": second.name, "score": score, "reason": reason})
 
 
-def _runner_up(choice: Choice, second: Line, pick: Line, wording: Wording) -> Observation:
-    score = Value("points", choice.scores[second.name])
-    return Observation("runner_up", {"row": second.name, "score": score, "reason": _reason(second, pick, wording)})
-
-
-def _reason(second: Line, pick: Line, wording: Wording) -> str:
-    """Say in what the runner-up is furthest behind the pick; ratios of two count like a point."""
-    own, other = second.figures, pick.figures
-    behind = [
-        ((own.top1_drop_pp or 0.0) - (other.top1_drop_pp or 0.0), "accuracy",
-         Value("change", -(own.top1_drop_pp or 0.0)), Value("change", -(other.top1_drop_pp or 0.0))),
-        (_halvings(own.file_bytes, other.file_bytes), "size",
-         Value("mb", own.file_bytes), Value("mb", other.file_bytes)),
-        (_halvings(other.speedup_x or 1.0, own.speedup_x or 1.0), "latency",
-         Value("x", own.speedup_x or 1.0), Value("x", other.speedup_x or 1.0)),
-    ]  # fmt: skip
-    far, axis, mine, theirs = max(behind, key=lambda each: each[0])
-    if far < NEARLY:
+def _reason(second: Line, pick: Line, weights: Weights, wording: Wording) -> str:
+    """Say what costs the runner-up the most against the pick, in points of worth under the priorities."""
+    behind = {name: getattr(weights, name) * _halvings(gain(second, name), gain(pick, name)) for name in GAINS}
+    lost = (second.figures.top1_drop_pp or 0.0) - (pick.figures.top1_drop_pp or 0.0)
+    behind["accuracy"] = weights.accuracy * lost
+    furthest = max(behind, key=lambda name: behind[name])
+    if behind[furthest] < NEARLY:
         return wording.say("reason_equal")
-    return wording.say(f"reason_{axis}", own=mine, other=theirs)
+    return wording.say(f"reason_{furthest}", own=_shown(second, furthest), other=_shown(pick, furthest))
 
 
-def _halvings(more: float | None, less: float | None) -> float:
-    return math.log2(more / less) if more and less else 0.0
+def _shown(line: Line, name: str) -> Value:
+    if name == "accuracy":
+        return Value("change", -(line.figures.top1_drop_pp or 0.0))
+    return Value("mb", line.figures.file_bytes) if name == "size" else Value("x", gain(line, name))
+
+
+def _halvings(own: float | None, other: float | None) -> float:
+    return math.log2(other / own) if own and other else 0.0
 
 
 def place_among(result: StudyResult, choice: Choice, wording: Wording) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.study.conftest import DENSE_FIGURES, made_result, study_of
 
 from pah_opt.study.choice import by_size, choose, chosen_base
-from pah_opt.study.messages import Wording
+from pah_opt.study.messages import Lang, Wording
 from pah_opt.study.results import AdaptationResult
 from pah_opt.study.schema import Study
 from pah_opt.study.verdict import place_among, verdict
@@ -102,3 +102,53 @@ def test_the_base_is_the_quickest_of_those_as_good_as_the_best(tolerance: float,
         AdaptationResult(name="broken", seed=0, error="no"),
     ]
     assert chosen_base(study, adaptations) == base
+
+
+def told(found: Any, lang: Lang = "en") -> str:
+    wording = Wording(lang)
+    return " ".join(wording.tell(each) for each in verdict(found, choose(found), wording))
+
+
+def test_the_reason_of_the_runner_up_is_weighed_by_the_priorities() -> None:
+    fast = {**ROWS["fast"], "speedup_x": 1.4, "speedup_low_x": 0.8, "speedup_high_x": 2.0}
+    slow = {
+        **ROWS["fast"],
+        "file_bytes": 44e6,
+        "size_x": 1.8,
+        "speedup_low_x": 0.5,
+        "speedup_high_x": 1.5,
+        "speedup_x": 0.9,
+    }
+    rows = {"dense": DENSE_FIGURES, "fast": fast, "slow": slow}
+    weights = {"size": 1, "latency": 0, "accuracy": 1}
+    found = made_result(rows, study_of({"fast": {}, "slow": {}}, priorities={"weights": weights}))
+    assert "Runner-up: slow, worth 0.05 points; its file has 44.0 MB where the pick has 40.0 MB." in told(found)
+    found = made_result(rows, study_of({"fast": {}, "slow": {}}, priorities={"weights": {**weights, "latency": 9}}))
+    assert "its file has" in told(found)  # noise explains both speeds
+
+
+def test_a_gain_of_energy_can_be_the_reason() -> None:
+    rows = {name: {**ROWS["fast"], "energy_x": energy} for name, energy in (("good", 4.0), ("bad", 1.0))}
+    asked = study_of({"good": {}, "bad": {}}, priorities={"weights": {"energy": 1}})
+    assert "it draws 1.00\N{MULTIPLICATION SIGN} the dense model's images from a joule" in told(
+        made_result({"dense": DENSE_FIGURES, **rows}, asked)
+    )
+
+
+def test_without_a_cost_that_counts_the_front_is_of_accuracy_alone() -> None:
+    found = result({"weights": {"size": 0, "latency": 0, "accuracy": 1}})
+    assert "in everything at once (accuracy): " in told(found)
+    assert "(exactitude) : " in told(found, "fr")
+
+
+def test_a_dense_model_at_chance_is_the_reason_why_nothing_is_chosen() -> None:
+    row = {**ROWS["small"], "collapsed": True}
+    found = made_result({"dense": {**DENSE_FIGURES, "collapsed": True}, "row": row}, study_of({"row": {}}))
+    assert "the adapted model itself is at chance" in told(found)
+    assert "milder strengths" not in told(found)
+
+
+def test_limits_are_named_in_the_language_of_the_report() -> None:
+    found = result({"limits": {"top1_drop_pp": {"max": 1.0}, "file_bytes": {"max": 50e6}}})
+    assert "Limits: loss of top-1 at most 1.00 points; file at most 50.0 MB." in told(found)
+    assert "Limites : perte de top-1 d'au plus 1,00 point" in told(found, "fr")

@@ -100,10 +100,12 @@ def test_zeros_are_not_stored_by_this_library(finished: Finished) -> None:
 
 def test_the_report_says_in_words_what_zeros_do_to_speed(finished: Finished) -> None:
     said = {each.key: each.values["x"].number for each in observations(finished.result) if "x" in each.values}  # type: ignore[union-attr]
-    sparse = [finished.result.line(name) for name in ("sparse-10", "sparse-50")]
-    median = statistics.median(line.figures.speedup_x or 0.0 for line in sparse if line is not None)
-    assert ("zeros_no_faster" in said) >= (median < 1.1)  # a busy machine may leave it open, and then nothing is said
-    assert said.get("zeros_no_faster", median) == median
+    sparse = [line for name in ("sparse-10", "sparse-50") if (line := finished.result.line(name)) is not None]
+    known = [line for line in sparse if line.figures.speedup_low_x is not None]
+    slow = bool(known) and all((line.real_speedup or 0.0) <= 1.0 for line in known)
+    assert ("zeros_no_faster" in said) >= slow  # without intervals it is left open, and then nothing is said
+    if "zeros_no_faster" in said:
+        assert said["zeros_no_faster"] == statistics.median(line.figures.speedup_x or 0.0 for line in known)
 
 
 @pytest.mark.parametrize(

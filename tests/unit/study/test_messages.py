@@ -8,7 +8,8 @@ from tests.unit.study.conftest import DENSE_FIGURES, made_result
 
 from pah_opt.errors import RecipeError
 from pah_opt.study.document import document
-from pah_opt.study.messages import LANGUAGES, Value, Wording, catalogue
+from pah_opt.study.messages import LANGUAGES, Lang, Value, Wording, catalogue
+from pah_opt.study.results import FIGURES
 from pah_opt.study.writing import to_html, to_markdown
 
 
@@ -51,3 +52,8 @@ def test_names_from_outside_cannot_break_the_page_or_the_table() -> None:
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "| x" in to_markdown(blocks).partition("Cells that failed")[2].splitlines()[4]
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_figure_that_may_be_limited_has_a_name(lang: Lang) -> None:
+    assert {f"figure_{name}" for name in FIGURES} <= set(catalogue(lang))

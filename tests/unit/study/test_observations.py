@@ -154,3 +154,73 @@ def test_the_choice_and_the_observations_agree_at_the_limit() -> None:
     result = made_result({"dense": DENSE_FIGURES, **rows}, study_of({"row": {}}))
     assert "row" in choose(result).scores
     assert "sparsity_bearable" in {each.key for each in observations(result)}
+
+
+def sparse_rows(*shares: tuple[int, float]) -> Rows:
+    return {f"s{zeros}": {**SPARSE, "sparsity_pct": zeros, "top1_drop_pp": lost} for zeros, lost in shares}
+
+
+@pytest.mark.parametrize(
+    ("shares", "most", "first"),
+    [
+        (((50, 4.0), (70, 0.5)), None, None),
+        (((30, 0.2), (50, 4.0), (70, 0.5)), "s30", None),  # from 50 % on is not true either
+        (((30, 0.2), (50, 4.0), (70, 9.0)), "s30", "s50"),
+    ],
+)
+def test_up_to_is_said_of_a_share_below_which_every_row_keeps_the_limit(
+    shares: tuple[tuple[int, float], ...], most: str | None, first: str | None
+) -> None:
+    said = {each.key: each.values["row"] for each in observations(made_result({
+        "dense": DENSE_FIGURES, **sparse_rows(*shares)
+    })) if each.key.startswith("sparsity")}  # fmt: skip
+    assert (said.get("sparsity_bearable"), said.get("sparsity_too_much")) == (most, first)
+
+
+@pytest.mark.parametrize(
+    ("speed", "low", "high", "said"),
+    [
+        (1.4, None, None, set()),
+        (1.05, 1.02, 1.08, set()),
+        (1.4, 1.3, 1.5, {"zeros_faster"}),
+        (1.02, 0.95, 1.08, {"zeros_no_faster"}),
+        (0.9, 0.85, 0.95, {"zeros_no_faster"}),
+    ],
+)
+def test_zeros_are_said_to_bring_no_speed_only_where_the_interval_says_so(
+    speed: float, low: float | None, high: float | None, said: set[str]
+) -> None:
+    row = {**SPARSE, "speedup_x": speed, "speedup_low_x": low, "speedup_high_x": high}
+    assert keys({"row": row}) & {"zeros_faster", "zeros_no_faster"} == said
+
+
+def test_of_a_dense_model_at_chance_that_alone_is_said() -> None:
+    rows = {"row": {**SPARSE, "collapsed": True}, "input": {**DENSE_FIGURES, "top1_drop_pp": 9.0}}
+    asked = {"row": {}, "input": WRONG_INPUT}
+    assert keys(rows, dense={"collapsed": True, "top1": 0.1}, asked=asked) == {"dense_at_chance"}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said"), [("int8-dynamic", "eager_int8_slow"), ("int8-weight-only", "eager_int8_weights_slow")]
+)
+def test_a_slow_int8_row_is_explained_by_its_scheme(scheme: str, said: str) -> None:
+    asked = {"row": {"steps": [{"use": "torchao", "with": {"scheme": scheme}}]}}
+    found = keys({"row": INT8}, asked=asked)
+    assert found & {"eager_int8_slow", "eager_int8_weights_slow"} == {said}
+
+
+@pytest.mark.parametrize(("drop", "words"), [(-0.67, "gains 0.67 points"), (0.5, "loses 0.50 points")])
+def test_a_gain_is_called_a_gain(drop: float, words: str) -> None:
+    result = made_result(
+        {"dense": DENSE_FIGURES, "row": {**CUT, "top1_drop_pp": drop}}, study_of({"row": {}}, "structured")
+    )
+    said = next(each for each in observations(result) if each.key == "structured_pays")
+    assert words in Wording("en").tell(said)
+
+
+def test_a_warning_of_something_else_is_no_cause_of_chance() -> None:
+    row = {**SPARSE, "collapsed": True, "notes": ("training stopped: the loss became nan",)}
+    result = made_result({"dense": DENSE_FIGURES, "row": row})
+    assert [each.values["cause"].key for each in observations(result) if each.key == "collapsed_row"] == [
+        "cause_unknown"
+    ]  # type: ignore[union-attr]

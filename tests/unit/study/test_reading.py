@@ -132,3 +132,11 @@ def test_every_study_that_comes_with_the_project_is_valid_in_both_languages(sour
         "combinations",
     }
     assert all(not isinstance(section.title, str) for section in study.sections)
+
+
+def test_an_adaptation_without_validation_images_is_refused_beside_others() -> None:
+    adaptations = {"full": {}, "tested": {"mode": "last-layers", "validation": 0}}
+    with pytest.raises(RecipeError, match=r"the adaptation 'tested' has validation: 0.*leave validation out") as caught:
+        read_study({**study_of({"a": {}}), "adaptations": adaptations})
+    assert [problem.place.field for problem in caught.value.problems] == ["adaptations.tested"]
+    assert read_study({**study_of({"a": {}}), "adaptations": {"only": {"validation": 0}}})

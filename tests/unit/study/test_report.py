@@ -95,3 +95,13 @@ def test_a_report_in_no_language_is_refused_before_anything_is_written(tmp_path:
     with pytest.raises(RecipeError, match="no report in the language"):
         write_study(result(), tmp_path, "de")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("row", [None, {"error": "it broke"}, {**DENSE_FIGURES, "notes": ("it was warned of",)}])
+@pytest.mark.parametrize("lang", ["en", "fr"])
+def test_whatever_is_quoted_is_said_to_be_quoted_once(lang: Lang, row: dict[str, Any] | None) -> None:
+    note = Wording(lang).say("language_note")
+    report = markdown(result(row, stopped=NAN), lang)
+    assert report.count(note) == 1
+    assert report.index(NAN) < report.index(note) < report.index(Wording(lang).say("comparison_title"))
+    assert markdown(result(row), lang).count(note) == (0 if row is None else 1)

@@ -3,24 +3,34 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.unit.study.conftest import MINI
 
+from pah_opt.adapt.digits import digits_vit
 from pah_opt.environment import Environment
 from pah_opt.errors import ArtifactError, PahOptError, RecipeError
+from pah_opt.measure.provenance import config_sha256, weights_sha256
+from pah_opt.plugins import Origin
 from pah_opt.progress import Progress
+from pah_opt.recipe import Step
+from pah_opt.registry import default_registry, using_registry
 from pah_opt.storage.lock import locked
-from pah_opt.study import bench, naive
+from pah_opt.study import bench, cells, naive
 from pah_opt.study.reading import read_study
 from pah_opt.study.results import StudyResult
 from pah_opt.study.running import planned_cells, run_study
+from pah_opt.study.schema import Row
 
 REAL_DYNAMIC_INT8 = naive._dynamic_int8
 EXACT = ("top1", "top1_drop_pp", "file_bytes", "size_x", "params", "sparsity_pct", "macs")
@@ -72,8 +82,6 @@ def test_another_seed_or_other_images_are_other_cells(mini: tuple[Path, StudyRes
 
 
 def test_a_damaged_cell_is_computed_again(mini: tuple[Path, StudyResult], tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(mini[0], tmp_path, dirs_exist_ok=True)
     cell = next(path for path in (tmp_path / "cells").iterdir() if '"zeros-60"' in path.read_text())
     cell.write_text(cell.read_text()[:50])
@@ -173,3 +181,79 @@ def test_a_killed_study_resumes_at_the_first_missing_cell_with_the_same_result(
     result = run_study(MINI, tmp_path)
     assert result.computed == 5 - done
     assert exact(result) == exact(mini[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_attention_heads", 2), ("layer_norm_eps", 0.1), ("hidden_act", "relu")]
+)
+def test_an_edited_config_is_another_model_though_its_weights_are_the_same(name: str, value: object) -> None:
+    model = digits_vit()
+    before, weights = config_sha256(model), weights_sha256(model)
+    model.config.update({"_name_or_path": "elsewhere", "transformers_version": "0"})
+    assert config_sha256(model) == before
+    model.config.update({name: value})
+    assert config_sha256(model) != before
+    assert weights_sha256(model) == weights
+    assert config_sha256(torch.nn.Linear(2, 2)) is None
+
+
+def test_an_edited_config_computes_every_cell_again(
+    mini: tuple[Path, StudyResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edited() -> torch.nn.Module:
+        model = digits_vit()
+        model.config.layer_norm_eps = 1e-3
+        return model
+
+    shutil.copytree(mini[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr("pah_opt.adapt.digits.digits_vit", edited)
+    assert run_study(MINI, tmp_path, only="zeros-20").computed == 3  # the adaptation, the dense model, the row
+
+
+def test_cells_of_two_kinds_of_device_differ() -> None:
+    assert bench.machine("mps") != bench.machine("cpu")
+
+
+def test_the_version_of_a_plugin_belongs_to_the_cells_that_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = default_registry()
+    foreign = replace(registry.get("magnitude-pruning"), origin=Origin("mine", "pah-opt-mine", "1", "mine"))
+    with using_registry(replace(registry, optimizers={**registry.optimizers, "magnitude-pruning": foreign})):
+        monkeypatch.setattr(cells, "installed_version", {"pah-opt-mine": "1.2"}.get)
+        assert cells.plugin_versions([Step.of("magnitude-pruning"), Step.of("compile")]) == {"pah-opt-mine": "1.2"}
+
+
+def test_the_versions_of_what_prepares_images_belong_to_every_cell() -> None:
+    assert {"numpy", "pillow"} <= set(cells.library_versions())
+
+
+OWN = (
+    ("training stopped: the loss became nan", RuntimeWarning, "pah_opt.strategies.training.recovery"),
+    ("a cannot be compiled; it runs as it was", UserWarning, "pah_opt.strategies.runtime.compiled"),
+    ("the model is at chance on these images before any step", RuntimeWarning, "pah_opt.pipeline.running"),
+)
+OTHERS = (("of torch", UserWarning, "torch.nn"), ("of torch, called here", FutureWarning, "pah_opt.pipeline.running"))
+
+
+def test_everything_the_library_warns_of_is_noted_and_nothing_else(
+    mini: tuple[Path, StudyResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = bench.apply
+
+    def warning(*args: Any, **options: Any) -> Any:
+        for number, (message, category, module) in enumerate((*OWN, *OTHERS)):
+            warnings.warn_explicit(message, category, "a_file.py", number, module)
+        return real(*args, **options)
+
+    monkeypatch.setattr(bench, "apply", warning)
+    study = changed()
+    study["sections"][0]["rows"][0]["steps"][0]["with"]["sparsity"] = 0.21
+    line = run_study(study, mini[0], only="zeros-20").line("zeros-20")
+    assert line is not None
+    assert line.notes == tuple(message for message, _, _ in OWN)
+
+
+def test_naive_rows_stay_quiet() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        bench._listen(Row(name="naive", version="V1", naive="dynamic-int8"))
+        warnings.warn_explicit("outdated", RuntimeWarning, "a_file.py", 1, "pah_opt.study.naive")
+    assert caught == []

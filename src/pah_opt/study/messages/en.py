@@ -68,7 +68,8 @@ MESSAGES: dict[str, str] = {
     "sparsity_too_much": "From {zeros} zeros on ({row}) the loss is larger: {change}.",
     "improved": "{row} keeps {top1} where {before} had {top1_before}: {points} more, with a file of {mb}.",
     "no_better": "{row} is no better than {before}: {top1} against {top1_before}.",
-    "structured_pays": "{row} does {macs} of the dense arithmetic, runs {x} as fast and loses {points}.",
+    "structured_pays": "{row} does {macs} of the dense arithmetic, runs {x} as fast and {effect}.",
+    "loses": "loses {points}", "gains": "gains {points}",
     "structured_too_much": "No structured row stays within {limit} of the dense model; the closest is {row}, which "
     "loses {points}.",
     "int8_holds": "{n} of {all} rows with int8 weights that this library made stay within {limit} of the dense model; "
@@ -76,7 +77,11 @@ MESSAGES: dict[str, str] = {
     "int8_breaks": "{row}, quantized the naive way, loses {points}.",
     "eager_int8_slow": "{row} runs at {x} the dense speed: quantizing activations, multiplying and scaling are "
     "separate passes over memory unless they are compiled.",
+    "eager_int8_weights_slow": "{row} runs at {x} the dense speed: turning its int8 weights into floats for each "
+    "product is a pass over memory of its own unless it is compiled.",
     "compiled_int8_fast": "Compiled, {row} runs {x} as fast as the dense model.",
+    "dense_at_chance": "The adapted model itself is at chance ({top1} with {classes} classes), so nothing can be said "
+    "of compressing it: adapt it longer or another way first.",
     "collapsed_row": "{row} is at chance ({top1} with {classes} classes): the figure says nothing about compression. "
     "{cause}",
     "cause_fresh-head": "Cause: the classifier was never trained for these classes. The library refuses a head that "
@@ -101,21 +106,34 @@ MESSAGES: dict[str, str] = {
     "combination_smallest": "{row} combines several steps, has the smallest file of all rows within {limit}: {mb} "
     "({x} smaller), and changes accuracy by {change}.",
     # The choice.
-    "front": "Nothing beats these rows in everything at once (accuracy, {axes}): {rows}.",
+    "front": "Nothing beats these rows in everything at once ({axes}): {rows}.",
+    "axis_name_accuracy": "accuracy",
     "axis_name_size": "size", "axis_name_latency": "latency", "axis_name_energy": "energy",
     "how_scored": "Rows are ranked by their worth in points of accuracy: each halving of size counts {size}, of "
     "latency {latency}, of energy {energy}, and each point of accuracy lost {accuracy}.",
     "limits_kept": "Limits: {limits}. {refused} of {all} rows break them.",
+    "figure_top1": "top-1", "figure_top1_drop_pp": "loss of top-1", "figure_mcnemar_p": "p of the difference",
+    "figure_file_bytes": "file", "figure_file_without_masks_bytes": "file without masks",
+    "figure_size_x": "shrinking of the file", "figure_params": "parameters", "figure_sparsity_pct": "zeros",
+    "figure_macs": "multiply-accumulates", "figure_latency_ms": "latency",
+    "figure_latency_batch": "batch of the latency", "figure_dense_latency_ms": "dense latency",
+    "figure_speedup_x": "speed-up", "figure_speedup_low_x": "speed-up (lower end)",
+    "figure_speedup_high_x": "speed-up (upper end)", "figure_images_per_s": "images/s",
+    "figure_throughput_batch": "batch of the throughput", "figure_dense_images_per_s": "dense images/s",
+    "figure_throughput_x": "gain of throughput", "figure_j_per_image": "joules of an image",
+    "figure_energy_x": "saving of energy", "figure_made_s": "time to make",
     "limit_max": "{name} at most {value}", "limit_min": "{name} at least {value}", "no_limits": "none",
     "naive_out": "Naive rows (V1, {n} here) are shown for comparison and cannot be chosen.",
     "pick": "Pick: {row}. Top-1 {top1} ({change} against dense), file {mb} ({smaller} smaller), {speed} the dense "
     "speed; worth {score}.",
     "pick_dense": "Pick: the dense model. Nothing that keeps the limits is worth more under these priorities.",
     "pick_none": "No row keeps the limits: nothing is chosen. Loosen a limit, or try milder strengths.",
+    "pick_at_chance": "Nothing is chosen: the adapted model itself is at chance, and has to be adapted better first.",
     "runner_up": "Runner-up: {row}, worth {score}; {reason}.",
     "reason_accuracy": "it changes accuracy by {own} where the pick has {other}",
     "reason_size": "its file has {own} where the pick has {other}",
     "reason_latency": "it runs at {own} the dense speed where the pick has {other}",
+    "reason_energy": "it draws {own} the dense model's images from a joule where the pick draws {other}",
     "reason_equal": "the two are nearly equal",
     "unmeasured": "{axis} has a weight and could not be measured here.",
     # References and sizes.

@@ -70,7 +70,8 @@ MESSAGES: dict[str, str] = {
     "sparsity_too_much": "À partir de {zeros} de zéros ({row}), la perte la dépasse : {change}.",
     "improved": "{row} garde {top1} là où {before} avait {top1_before} : {points} de plus, avec un fichier de {mb}.",
     "no_better": "{row} ne fait pas mieux que {before} : {top1} contre {top1_before}.",
-    "structured_pays": "{row} fait {macs} des calculs du modèle dense, va à {x} sa vitesse et perd {points}.",
+    "structured_pays": "{row} fait {macs} des calculs du modèle dense, va à {x} sa vitesse et {effect}.",
+    "loses": "perd {points}", "gains": "gagne {points}",
     "structured_too_much": "Aucune ligne structurée ne reste à moins de {limit} du modèle dense ; la plus proche est "
     "{row}, qui perd {points}.",
     "int8_holds": "{n} sur {all} des lignes en int8 de cette bibliothèque restent à moins de {limit} du modèle dense ; "
@@ -78,7 +79,11 @@ MESSAGES: dict[str, str] = {
     "int8_breaks": "{row}, quantifié naïvement, perd {points}.",
     "eager_int8_slow": "{row} va à {x} la vitesse du modèle dense : quantifier les activations, multiplier et remettre "
     "à l'échelle sont des passages séparés en mémoire, sauf une fois compilés.",
+    "eager_int8_weights_slow": "{row} va à {x} la vitesse du modèle dense : rendre ses poids int8 en flottants à "
+    "chaque produit est un passage à part en mémoire, sauf une fois compilé.",
     "compiled_int8_fast": "Une fois compilé, {row} va à {x} la vitesse du modèle dense.",
+    "dense_at_chance": "Le modèle adapté est lui-même au niveau du hasard ({top1} pour {classes} classes) : rien ne "
+    "peut être dit de sa compression ; adaptez-le d'abord plus longtemps ou autrement.",
     "collapsed_row": "{row} est au niveau du hasard ({top1} pour {classes} classes) : ce nombre ne dit rien de la "
     "compression. {cause}",
     "cause_fresh-head": "Cause : le classifieur n'a jamais été entraîné pour ces classes. La bibliothèque refuse une "
@@ -102,21 +107,35 @@ MESSAGES: dict[str, str] = {
     "combination_smallest": "{row} combine plusieurs étapes, a le plus petit fichier de toutes les lignes à moins de "
     "{limit} : {mb} ({x} plus petit), et change l'exactitude de {change}.",
     # Le choix.
-    "front": "Rien ne fait mieux que ces lignes en tout à la fois (exactitude, {axes}) : {rows}.",
+    "front": "Rien ne fait mieux que ces lignes en tout à la fois ({axes}) : {rows}.",
+    "axis_name_accuracy": "exactitude",
     "axis_name_size": "taille", "axis_name_latency": "latence", "axis_name_energy": "énergie",
     "how_scored": "Les lignes sont classées par leur valeur en points d'exactitude : diviser la taille par deux compte "
     "{size}, la latence {latency}, l'énergie {energy}, et chaque point d'exactitude perdu {accuracy}.",
     "limits_kept": "Limites : {limits}. {refused} lignes sur {all} ne les tiennent pas.",
+    "figure_top1": "top-1", "figure_top1_drop_pp": "perte de top-1", "figure_mcnemar_p": "p de l'écart",
+    "figure_file_bytes": "fichier", "figure_file_without_masks_bytes": "fichier sans masques",
+    "figure_size_x": "réduction du fichier", "figure_params": "paramètres", "figure_sparsity_pct": "zéros",
+    "figure_macs": "multiplications-additions", "figure_latency_ms": "latence",
+    "figure_latency_batch": "lot de la latence", "figure_dense_latency_ms": "latence du dense",
+    "figure_speedup_x": "accélération", "figure_speedup_low_x": "accélération (borne basse)",
+    "figure_speedup_high_x": "accélération (borne haute)", "figure_images_per_s": "images par seconde",
+    "figure_throughput_batch": "lot du débit", "figure_dense_images_per_s": "images par seconde du dense",
+    "figure_throughput_x": "gain de débit", "figure_j_per_image": "joules par image",
+    "figure_energy_x": "économie d'énergie", "figure_made_s": "durée de préparation",
     "limit_max": "{name} d'au plus {value}", "limit_min": "{name} d'au moins {value}", "no_limits": "aucune",
     "naive_out": "Les lignes naïves (V1, {n} ici) sont là pour comparer et ne peuvent être choisies.",
     "pick": "Choix : {row}. Top-1 {top1} ({change} par rapport au dense), fichier de {mb} ({smaller} plus petit), "
     "{speed} la vitesse du dense ; valeur : {score}.",
     "pick_dense": "Choix : le modèle dense. Rien qui tienne les limites ne vaut plus sous ces priorités.",
     "pick_none": "Aucune ligne ne tient les limites : rien n'est choisi. Relâchez une limite ou baissez les taux.",
+    "pick_at_chance": "Rien n'est choisi : le modèle adapté est lui-même au niveau du hasard ; il faut d'abord mieux "
+    "l'adapter.",
     "runner_up": "Second : {row}, valeur : {score} ; {reason}.",
     "reason_accuracy": "l'exactitude y change de {own}, et de {other} pour le choix",
     "reason_size": "son fichier fait {own}, celui du choix {other}",
     "reason_latency": "sa vitesse est de {own} celle du dense, celle du choix de {other}",
+    "reason_energy": "il tire d'un joule {own} les images du dense, le choix {other}",
     "reason_equal": "les deux se valent presque",
     "unmeasured": "Le critère « {axis} » a un poids et n'a pas pu être mesuré ici.",
     # Références et tailles.
