@@ -6,20 +6,22 @@ import errno
 import hashlib
 import math
 import os
+import secrets
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from pah_opt.adapt.augment import augmented
 from pah_opt.adapt.hidden import HiddenSplit, inputs_of
 from pah_opt.adapt.isolation import seed_all
 from pah_opt.adapt.settings import Augmentation
-from pah_opt.adapt.snapshots import digest_of, values_of
+from pah_opt.adapt.snapshots import digest_of, state_of
 from pah_opt.errors import DataError
 from pah_opt.progress import Progress
 
@@ -104,10 +106,16 @@ class HiddenStates:
             yield HiddenSplit(self._on_disk(folder / f"{key[:32]}.npy", shape, dtype, split, views), split, key)
 
     def _key(self, split: Split, views: Views) -> str:
-        model = digest_of(values_of(self.model, [name for name, _ in self.model.named_parameters()]))
+        model = digest_of(self._frozen())
         seen = (split.fingerprint, views.augmentation.model_dump_json(), views.count, views.seed)
         parts = (*seen, model, self.first, self.processes.precision)
         return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
+
+    def _frozen(self) -> dict[str, Tensor]:
+        """Return the weights that the states depend on: all but those from the block on."""
+        blocks = (block.path for block in self.layout.blocks[self.first :])
+        later = tuple(f"{path}." for path in (*blocks, self.layout.final_norm, *self.layout.classifiers))
+        return {name: value for name, value in state_of(self.model).items() if not name.startswith(later)}
 
     def _probe(self, split: Split, views: Views) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Look at the first batch, in every process alike: shape and type of all states."""
@@ -143,21 +151,28 @@ class HiddenStates:
     def _on_disk(
         self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], split: Split, views: Views
     ) -> NDArray[Any]:
-        if not path.exists():
-            partial = path.with_suffix(".partial.npy")
-            if self.processes.is_main:
-                _check_room(path.parent, math.prod(shape) * dtype.itemsize)
-                _make_file(partial, shape, dtype)
-            self.processes.wait()
-            states = np.lib.format.open_memmap(partial, "r+")
-            self._fill(states, split, views)
-            states.flush()
-            self.processes.wait()
-            if self.processes.is_main:
-                partial.replace(path)
+        token = self._token(path)
+        if token:
+            with ExitStack() as stack:
+                partial = path.with_suffix(f".{token:x}.partial.npy")
+                if self.processes.is_main:
+                    stack.enter_context(_new_states(path, partial, shape, dtype))
+                self.processes.wait()
+                self._fill_file(partial, split, views)
+                self.processes.wait()
         self.processes.wait()
         mapped: NDArray[Any] = np.load(path, mmap_mode="r")
         return mapped
+
+    def _token(self, path: Path) -> int:
+        """Draw a number for a new file's name, the same in all processes; 0 where the states are there already."""
+        drawn = secrets.randbits(62) + 1 if self.processes.is_main and not path.exists() else 0
+        return int(self.processes.sum(torch.tensor(drawn, device=self.processes.device)))
+
+    def _fill_file(self, path: Path, split: Split, views: Views) -> None:
+        states = np.lib.format.open_memmap(path, "r+")
+        self._fill(states, split, views)
+        states.flush()
 
 
 @contextmanager
@@ -184,6 +199,62 @@ def _named_errors(folder: Path | None) -> Iterator[None]:
             f"hidden states cannot be written to {where} ({error}); name another folder that can be written to and has "
             "room, or train without the cache (cache=False)"
         ) from error
+
+
+@contextmanager
+def _new_states(path: Path, partial: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[None]:
+    """Make a file to be filled in, and give it its name when the block ends; remove it if the block fails.
+
+    Other runs that share the folder may compute the same states at the same time: each fills in a file of its own.
+    """
+    _remove_left_behind(path)
+    _check_room(path.parent, math.prod(shape) * dtype.itemsize)
+    with _locked(partial):
+        try:
+            _make_file(partial, shape, dtype)
+            yield
+            if not path.exists():
+                partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Make an empty file and lock it: other runs see that it is in use, until this process ends in whatever way."""
+    with ExitStack() as stack:
+        if os.name != "nt":  # Windows neither renames an open file nor removes one
+            with _named_errors(path.parent):
+                file = stack.enter_context(path.open("ab"))
+            with suppress(OSError):  # a file system without locks
+                _lock(file.fileno())
+        yield
+
+
+def _lock(descriptor: int) -> None:
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove what killed runs have left of the same states."""
+    for partial in path.parent.glob(f"{path.stem}*.partial.npy"):
+        with suppress(OSError):  # another run has removed it, or it is locked
+            if _is_left_behind(partial):
+                partial.unlink()
+
+
+def _is_left_behind(partial: Path) -> bool:
+    """Tell whether nobody writes a file; an empty one is about to be locked.
+
+    Raises:
+        OSError: somebody does, or the file system cannot tell.
+    """
+    with partial.open("r+b") as file:
+        if os.name != "nt":
+            _lock(file.fileno())
+        return partial.stat().st_size > 0
 
 
 def _make_file(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

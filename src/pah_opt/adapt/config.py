@@ -27,13 +27,22 @@ HEAD_FIELDS = frozenset({"mode", "validation", "mixed_precision"})
 """All that ``head`` looks at: a linear classifier is fitted to its optimum on images as they are."""
 TEACHER_FIELDS = frozenset({"distill", "temperature", "distill_features"})
 """Fields of the training loop that need a teacher, which an adaptation has not."""
+OWN_FIELDS: Mapping[str, Mode] = {
+    "last_blocks": "last-layers",
+    "views": "last-layers",
+    "lora_rank": "lora",
+    "lora_alpha": "lora",
+}
+"""Fields that one mode alone looks at."""
 
 
 class AdaptConfig(TrainSettings):
     """Everything that decides the result of an adaptation, besides model, images and seed.
 
-    What is set and has no effect is refused: ``head`` takes ``validation`` and ``mixed_precision`` alone, and no mode
-    takes ``distill``, ``temperature`` or ``distill_features``, because an adaptation has no teacher.
+    What is set and has no effect is refused: ``head`` takes ``validation`` and ``mixed_precision`` alone,
+    ``last_blocks`` and ``views`` are for ``last-layers`` and ``lora_rank`` and ``lora_alpha`` for ``lora`` only,
+    ``early_stop`` needs validation images, and no mode takes ``distill``, ``temperature`` or ``distill_features``,
+    because an adaptation has no teacher.
     """
 
     mode: Mode = "full"
@@ -76,7 +85,12 @@ class AdaptConfig(TrainSettings):
     @property
     def used_fields(self) -> frozenset[str]:
         """Names of the fields that the mode looks at."""
-        return HEAD_FIELDS if self.mode == "head" else frozenset(type(self).model_fields) - TEACHER_FIELDS
+        if self.mode == "head":
+            return HEAD_FIELDS
+        idle = {name for name, mode in OWN_FIELDS.items() if mode != self.mode}
+        if not self.validation:
+            idle.add("early_stop")
+        return frozenset(type(self).model_fields) - TEACHER_FIELDS - idle
 
     @property
     def cached_views(self) -> int:
@@ -100,7 +114,15 @@ def _without_effect(name: str, config: AdaptConfig) -> Problem:
             f"{given} and an adaptation has no teacher; leave it out, or learn from one afterwards with "
             "pah_opt.adapt.fit(model, images, settings, teacher=…)"
         )
-    return Problem(f"{given} and mode 'head' does not use it; leave it out", allowed=", ".join(sorted(HEAD_FIELDS)))
+    if config.mode == "head":
+        return Problem(f"{given} and mode 'head' does not use it; leave it out", allowed=", ".join(sorted(HEAD_FIELDS)))
+    if name in OWN_FIELDS:
+        theirs = OWN_FIELDS[name]
+        return Problem(f"{given} and mode {config.mode!r} does not use it; leave it out, or choose mode {theirs!r}")
+    return Problem(
+        f"{given} and validation is {config.validation:g}: there is nothing to judge epochs by; leave it out, or give "
+        "a share of the training images, such as validation=0.1"
+    )
 
 
 def _refusal(problems: list[Problem]) -> RecipeError:

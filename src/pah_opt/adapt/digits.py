@@ -85,10 +85,10 @@ def digits_vit(seed: int = 0) -> nn.Module:
     Args:
         seed: of the initial weights.
     """
-    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+    with quiet_transformers(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
         from transformers import ViTConfig, ViTForImageClassification
 
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
         config = ViTConfig(
             hidden_size=64,
             num_hidden_layers=4,

@@ -11,8 +11,10 @@ from torch.nn import functional
 from pah_opt.adapt.processes import Processes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pah_opt.layout import ModelAdapter
-    from pah_opt.splits import Split
+    from pah_opt.splits import Batch, Split
 
 
 class Score(NamedTuple):
@@ -37,12 +39,19 @@ def evaluate(
     """
     processes = processes or Processes(next(model.parameters()).device, "no")
     model.eval()
-    mine = split.subset(range(processes.rank, len(split), processes.count)) if processes.count > 1 else split
     sums = torch.zeros(2, dtype=torch.float64)
-    for pixels, labels in mine.batches(batch_size):
+    for pixels, labels in _own_batches(split, batch_size, processes):
         with processes.autocast():
             logits = adapter.logits(model(pixels.to(processes.device))).float().cpu()
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         sums += torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
     total = processes.sum(sums.to(processes.device)).tolist()
     return Score(total[0] / len(split), total[1] / len(split))
+
+
+def _own_batches(split: Split, batch_size: int, processes: Processes) -> Iterable[Batch]:
+    """Return this process's part of the images: nothing where there are fewer images than processes."""
+    if processes.count == 1:
+        return split.batches(batch_size)
+    rows = range(processes.rank, len(split), processes.count)
+    return split.subset(rows).batches(batch_size) if rows else ()

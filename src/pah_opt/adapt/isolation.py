@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+def _gpus() -> list[int]:
+    """Return the GPUs of a process that uses any; in one that uses none, asking for their states would start CUDA."""
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+
+
 @contextmanager
 def restored_randomness() -> Iterator[None]:
     """Give Python's, NumPy's and torch's random state back when the block ends."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # third parties use it
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=_gpus()):
         try:
             yield
         finally:
@@ -32,7 +37,9 @@ def seed_all(*parts: int) -> None:
     mixed = int(np.random.SeedSequence(parts).generate_state(1)[0])
     random.seed(mixed)
     np.random.seed(mixed)  # third parties use it
-    torch.manual_seed(mixed)
+    torch.default_generator.manual_seed(mixed)  # torch.manual_seed would seed GPUs that are not in use as well
+    for gpu in _gpus():
+        torch.cuda.default_generators[gpu].manual_seed(mixed)
 
 
 @contextmanager

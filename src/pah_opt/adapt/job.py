@@ -6,12 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pah_opt.adapt.snapshots import digest_of
+from pah_opt.adapt.snapshots import digest_of, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from pah_opt.adapt.settings import TrainSettings
     from pah_opt.layout import ModelAdapter
@@ -29,6 +29,9 @@ class Job:
         validation: images to judge each epoch by.
         settings: how to train.
         seed: of everything random.
+        teacher: to learn from, where the settings distil.
+        origin: what the weights come from, hashed, where they cannot be computed again to the last bit; None for the
+            weights themselves.
     """
 
     model: nn.Module
@@ -37,12 +40,27 @@ class Job:
     validation: Split | None
     settings: TrainSettings
     seed: int
+    teacher: nn.Module | None = None
+    origin: str | None = None
 
-    def identity(self, values: Mapping[str, Tensor]) -> str:
-        """Hash settings, seed, images, and the ``values`` that training starts from."""
+    @property
+    def distils(self) -> bool:
+        """Whether the settings make use of a teacher."""
+        return bool(self.settings.distill or self.settings.distill_features)
+
+    def identity(self, trained: Iterable[str], processes: int) -> str:
+        """Hash everything, before the first update.
+
+        Args:
+            trained: names of the parameters that are trained.
+            processes: how many share the work, which decides how many updates an epoch has.
+        """
         validation = "" if self.validation is None else self.validation.fingerprint
-        parts = (self.settings.model_dump_json(), str(self.seed), self.train.fingerprint, validation, digest_of(values))
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        origin = self.origin or digest_of(state_of(self.model))
+        teacher = digest_of(state_of(self.teacher)) if self.teacher is not None and self.distils else ""
+        images = (self.train.fingerprint, validation)
+        parts = (self.settings.model_dump_json(), self.seed, *images, origin, teacher, processes, *sorted(trained))
+        return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
 
     def rates(self) -> dict[str, float]:
         """Return the highest learning rate of each parameter that does not follow the ordinary one, by name.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class _DivergedError(Exception):
-    """Loss or gradients are not finite; never leaves this module."""
+    """Loss, gradients or weights are not finite; never leaves this module."""
 
 
 @dataclass
@@ -205,9 +205,17 @@ class Loop:
             raise UnsupportedModelError(
                 f"{what} is {value} before the first update: the weights or images hold NaN, infinity or huge values"
             )
-        raise _DivergedError(
-            f"{what} became {value} at update {self.step + 1} of {self.total}; use a lower lr (now "
-            f"{self.settings.lr:g}), a longer warmup, or clip_norm"
+        raise self._diverged(f"{what} became {value} at update {self.step + 1}")
+
+    def _check_weights(self) -> None:
+        """Look at the trained weights: no loss has been computed with those of the last update."""
+        for name, parameter in self.parameters.items():
+            if not torch.isfinite(parameter).all():
+                raise self._diverged(f"{name} holds NaN or infinity after update {self.step}")
+
+    def _diverged(self, what: str) -> _DivergedError:
+        return _DivergedError(
+            f"{what} of {self.total}; use a lower lr (now {self.settings.lr:g}), a longer warmup, or clip_norm"
         )
 
     def _give_up(self, reason: str) -> None:
@@ -222,6 +230,7 @@ class Loop:
         return time.perf_counter() - self._started
 
     def _end_epoch(self, epoch: int) -> None:
+        self._check_weights()
         score = self._validate()
         losses = self.state.losses[epoch * self.per_epoch :]
         lr = max(float(group["lr"]) for group in self.optimizer.param_groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pah_opt.adapt.known import KnownLayout
 from pah_opt.adapt.lora import LoraSettings, low_rank_additions
 from pah_opt.adapt.results import Epoch, TrainResult
 from pah_opt.adapt.settings import Augmentation, TrainSettings
+from pah_opt.adapt.snapshots import digest_of, state_of
 from pah_opt.adapt.training import fit
 from pah_opt.errors import RecipeError
 
@@ -71,6 +73,8 @@ class Work:
 
 def run(work: Work, *, cache: bool | str | Path) -> tuple[TrainResult, int]:
     """Adapt the model; return how training went, and how many parameters it could change."""
+    # Before the head is fitted: the last bits of that fit depend on the number of threads.
+    origin = _origin(work) if work.checkpoint is not None and work.config.mode != "head" else None
     if work.config.mode == "head" or work.config.head_first:
         result = _head(work)
     if work.config.mode == "head":
@@ -87,11 +91,19 @@ def run(work: Work, *, cache: bool | str | Path) -> tuple[TrainResult, int]:
         trained = sum(parameter.numel() for parameter in work.model.parameters() if parameter.requires_grad)
         if work.config.mode == "last-layers" and cache is not False:
             folder = None if cache is True else Path(cache)
-            return _from_cache(work, folder), trained
-        return _fit(work, work.train, work.validation, work.settings), trained
+            return _from_cache(work, folder, origin), trained
+        return _fit(work, work.train, work.validation, work.settings, origin), trained
 
 
-def _fit(work: Work, train: Split, validation: Split | None, settings: TrainSettings) -> TrainResult:
+def _origin(work: Work) -> str:
+    """Hash the model as it was given, and all that will be done to it before it is trained."""
+    parts = (digest_of(state_of(work.model)), work.config.model_dump_json())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _fit(
+    work: Work, train: Split, validation: Split | None, settings: TrainSettings, origin: str | None
+) -> TrainResult:
     return fit(
         work.model,
         train,
@@ -103,6 +115,7 @@ def _fit(work: Work, train: Split, validation: Split | None, settings: TrainSett
         progress=work.progress,
         on_epoch=work.on_epoch,
         seed=work.seed,
+        origin=origin,
     )
 
 
@@ -148,7 +161,7 @@ def _freeze_lower(work: Work) -> None:
         parameter.requires_grad_(parameter.requires_grad and name.startswith(trained))
 
 
-def _from_cache(work: Work, folder: Path | None) -> TrainResult:
+def _from_cache(work: Work, folder: Path | None, origin: str | None) -> TrainResult:
     """Train on hidden states of the frozen blocks; augmentation has happened before they were computed."""
     first, how = first_block(work.config, work.layout), work.config.augmentation
     states = HiddenStates(work.model, work.layout, first, work.processes, folder, progress=work.progress)
@@ -160,4 +173,4 @@ def _from_cache(work: Work, folder: Path | None) -> TrainResult:
         if work.validation is not None:
             validation = stack.enter_context(states.of(work.validation, Views()))
         stack.enter_context(starting_at(work.model, work.layout, first))
-        return _fit(work, train, validation, settings)
+        return _fit(work, train, validation, settings, origin)

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from pah_opt.data.prefetch import ahead, default_workers
 from pah_opt.errors import DataError, MissingBackendError
+from pah_opt.models.precision import mixed
 from pah_opt.models.quiet import quiet_imports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pah_opt.adapt.settings import Precision
+    from pah_opt.models.precision import Precision
     from pah_opt.splits import Batch, Split
 
 
@@ -26,7 +27,7 @@ class Processes:
 
     Args:
         device: of the model.
-        precision: ``bf16`` runs matrix products in bfloat16.
+        precision: ``bf16`` runs matrix products in bfloat16, where the device has it.
 
     Raises:
         MissingBackendError: accelerate is not installed.
@@ -82,10 +83,8 @@ class Processes:
         self._accelerator.free_memory()
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Run what follows in the precision asked for."""
-        if self.precision == "no":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        """Run what follows in the precision asked for, where the device has it."""
+        return mixed(self.precision, self.device)
 
     def backward(self, loss: Tensor) -> None:
         """Add gradients; processes average theirs, so a sum over the batch is scaled up by their number."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Precision = Literal["no", "bf16"]
+from pah_opt.models.precision import Precision
 
 
 class Augmentation(BaseModel):
@@ -27,7 +27,8 @@ class Augmentation(BaseModel):
 class TrainSettings(BaseModel):
     """Everything that decides the result of training, besides model, images and seed.
 
-    The result does not depend on how many processes share the work: ``batch_size`` counts the images of one update.
+    ``batch_size`` counts the images of one update, however many processes share them. Augmentation and dropout are
+    drawn in each process by itself: without them, several processes give the result of one up to rounding.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -56,8 +57,9 @@ class TrainSettings(BaseModel):
     """Share of each label that is spread over all classes."""
     mixed_precision: Precision = "no"
     """``bf16`` runs matrix products in bfloat16; weights and their updates stay in float32. GPUs have it from compute
-    capability 8.0 (A100, RTX 30), CPUs with AVX-512 BF16 or AMX; elsewhere it is slow. There is no fp16: its small
-    gradients become zero unless losses are scaled, and bfloat16 has the range of float32."""
+    capability 8.0 (A100, RTX 30), CPUs with AVX-512 BF16 or AMX; a CPU without AVX-512 stays with float32, which is
+    many times faster there. There is no fp16: its small gradients become zero unless losses are scaled, and bfloat16
+    has the range of float32."""
     checkpointing: bool = False
     """Recompute blocks in the backward pass: about a third more time, far less memory."""
     early_stop: int | None = Field(default=None, ge=1)

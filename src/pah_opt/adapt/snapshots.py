@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return every parameter and every buffer of a model, not copied."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
 def values_of(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
     """Return copies, on the CPU, of named parameters and of every buffer."""
-    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    state = state_of(model)
     buffers = (name for name, _ in model.named_buffers())
     return {name: state[name].detach().to("cpu", copy=True) for name in (*names, *buffers)}
 
@@ -29,17 +34,17 @@ def values_of(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
 @torch.no_grad()
 def put_back(model: nn.Module, values: Mapping[str, Tensor]) -> None:
     """Copy remembered values into a model's parameters and buffers, in place."""
-    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    state = state_of(model)
     for name, value in values.items():
         state[name].detach().copy_(value)
 
 
 def digest_of(values: Mapping[str, Tensor]) -> str:
-    """Return a hash of names, types and values."""
+    """Return a hash of names, types and exact values, on whatever device they are."""
     digest = hashlib.sha256()
     for name, value in sorted(values.items()):
         digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else repr(value).encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -48,7 +53,7 @@ class Checkpoint:
     """The state of an interrupted training.
 
     Args:
-        identity: what the training is: settings, seed, images and initial weights, hashed.
+        identity: what the training is: settings, seed, images, initial weights and so on, hashed.
         step: updates done.
         progress: history and other plain data.
         values: trained parameters and buffers.
@@ -124,12 +129,12 @@ class Checkpoint:
         """Refuse to continue a training that is not this one.
 
         Raises:
-            ArtifactError: settings, seed, images or weights differ.
+            ArtifactError: settings, seed, images, weights, teacher or the number of processes differ.
         """
         if self.identity != identity:
             raise ArtifactError(
-                f"the checkpoint {path} belongs to another training (other settings, seed, images or weights); remove "
-                "it, or name another folder"
+                f"the checkpoint {path} belongs to another training (other settings, seed, images, weights, teacher or "
+                "number of processes); remove it, or name another folder"
             )
 
 

@@ -15,7 +15,6 @@ from pah_opt.adapt.objective import Objective, watching_outputs
 from pah_opt.adapt.parameters import freeze, recomputed_blocks
 from pah_opt.adapt.processes import Processes
 from pah_opt.adapt.settings import TrainSettings
-from pah_opt.adapt.snapshots import values_of
 from pah_opt.errors import DataError
 from pah_opt.models.zeros import ZeroKeeper
 from pah_opt.progress import Progress
@@ -48,12 +47,14 @@ def fit(
     progress: Progress | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     seed: int = 0,
+    origin: str | None = None,
 ) -> TrainResult:
     """Train ``model`` in place.
 
     The same seed, images, settings and versions give the same weights, bit for bit on the CPU. Random state, flags and
     modes are as before afterwards; no gradient, hook or mask is left on the model. Under ``accelerate launch`` several
-    processes share each batch, with the same result up to rounding.
+    processes share each batch: with the same result up to rounding without augmentation and dropout, which each
+    process draws by itself.
 
     Args:
         model: float32 weights; a parameter without ``requires_grad`` is not trained.
@@ -71,6 +72,8 @@ def fit(
         progress: shows progress, with the time left.
         on_epoch: called with each epoch's record when it is over, in the main process.
         seed: of the order of images, augmentation and dropout.
+        origin: a hash of what the weights come from, by which a checkpoint is told from those of other trainings in
+            place of the weights; for weights that are not the same to the last bit when they are computed again.
 
     Returns:
         History and reasons; ``stopped`` says why training ended early. When the loss turns NaN, training stops, the
@@ -83,8 +86,8 @@ def fit(
         MissingBackendError: accelerate is not installed.
         ArtifactError: the checkpoint cannot be written, is damaged, or belongs to another training.
     """
-    job = Job(model, adapter, train, validation, settings or TrainSettings(), seed)
-    _check(job, teacher)
+    job = Job(model, adapter, train, validation, settings or TrainSettings(), seed, teacher, origin)
+    _check(job)
     with ExitStack() as stack:
         stack.enter_context(restored_randomness())
         stack.enter_context(restored_flags(model))
@@ -94,12 +97,12 @@ def fit(
         stack.enter_context(processes.holding(model))
         if keep_zeros:
             stack.enter_context(ZeroKeeper(model, None if keep_zeros is True else keep_zeros))
-        objective = _objective(stack, job, teacher, processes.device)
+        objective = _objective(stack, job, processes.device)
         if job.settings.checkpointing:
             stack.enter_context(recomputed_blocks(model, job.block_paths()))
         loop = Loop(job, parameters, processes, objective, progress or Progress(), on_epoch)
         if checkpoint is not None:
-            identity = job.identity(values_of(model, parameters))
+            identity = job.identity(parameters, processes.count)
             loop.keep_checkpoints(
                 Path(checkpoint) / CHECKPOINT_FILE, identity, steps=checkpoint_steps, seconds=checkpoint_seconds
             )
@@ -109,7 +112,7 @@ def fit(
     return result
 
 
-def _check(job: Job, teacher: nn.Module | None) -> None:
+def _check(job: Job) -> None:
     train, validation, settings = job.train, job.validation, job.settings
     for split in (train, validation):
         if split is not None and len(split) == 0:
@@ -120,15 +123,15 @@ def _check(job: Job, teacher: nn.Module | None) -> None:
         )
     if settings.early_stop is not None and validation is None:
         raise DataError("early_stop needs validation images; pass validation=… or leave early_stop out")
-    if (settings.distill or settings.distill_features) and teacher is None:
+    if job.distils and job.teacher is None:
         raise DataError("distillation needs a teacher; pass teacher=… or set distill and distill_features to 0")
 
 
-def _objective(stack: ExitStack, job: Job, teacher: nn.Module | None, device: torch.device) -> Objective:
+def _objective(stack: ExitStack, job: Job, device: torch.device) -> Objective:
     settings, adapter = job.settings, job.adapter
-    if teacher is None or not (settings.distill or settings.distill_features):
+    if job.teacher is None or not job.distils:
         return Objective(settings, adapter)
-    teacher = _placed(teacher, device)
+    teacher = _placed(job.teacher, device)
     stack.enter_context(restored_flags(teacher))
     teacher.eval()
     layout = adapter.layout(teacher)

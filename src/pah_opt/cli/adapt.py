@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "pah-opt adapt --model ./vit --data ./my-images --mode last-layers",
-        "pah-opt adapt --mode head --set epochs=5 --set lr=1e-3 --out out/adapted",
+        "pah-opt adapt --mode full --set epochs=5 --set lr=1e-4 --out out/adapted",
     )
 )
 @click.option("--model", default="google/vit-base-patch16-224", show_default=True, metavar="ID_OR_PATH",
@@ -110,6 +110,8 @@ def _settings(options: tuple[str, ...]) -> dict[str, Any]:
         name, equals, value = option.partition("=")
         if not equals:
             raise RecipeError(f"--set {option!r} has no value; write NAME=VALUE, such as --set epochs=5")
+        if name.strip() == "mode":
+            raise RecipeError(f"--set {option!r}: the mode is no setting; write --mode {value.strip() or 'full'}")
         try:
             settings[name.strip()] = _number(yaml.safe_load(value))
         except yaml.YAMLError as error:

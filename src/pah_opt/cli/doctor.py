@@ -33,6 +33,11 @@ def _show(found: dict[str, Any]) -> None:
     print_field(
         "CPU", f"{machine['cpu']} ({machine['cpu_capability']}), {machine['threads']} of {machine['cpus']} threads"
     )
+    if not machine["cpu_bfloat16"]:
+        print_field(
+            "",
+            "no bfloat16 products: mixed_precision stays with float32; models cast to bf16 are many times slower",
+        )
     print_field("memory", f"{memory / 2**30:.1f} GiB" if memory else "")
     print_field("torch", f"{machine['torch']}, CUDA {machine['cuda'] or 'not built in'}")
     print_field("GPU", "" if found["gpus"] else "none: latency and throughput are measured on the CPU, without energy")

@@ -110,6 +110,24 @@ def check_several_classes(split: Split) -> None:
         )
 
 
+def check_trained_classes(train: Split, test: Split) -> None:
+    """Check that each class of the test images has training images.
+
+    Raises:
+        DataError: some have none; names them.
+    """
+    names = test.class_names
+    trained = set(labels_of(train).tolist())
+    missing = [names[label] for label in sorted(set(labels_of(test).tolist()) - trained)]
+    if missing:
+        several = len(missing) > 1
+        raise DataError(
+            f"{'classes' if several else 'class'} {_shortened(missing)} of {test.name} {'have' if several else 'has'} "
+            f"no image in {train.name}, whose classes are {_shortened([names[label] for label in sorted(trained)])}: "
+            "they could not be learned; give a class the same name in both splits, or leave these test images out"
+        )
+
+
 def training_images(data: Data) -> Split:
     """Return the training images of ``data``.
 

@@ -85,7 +85,7 @@ class Columns:
         table = next(iter(tables.values()))
         features = table.features
         image = image or _only(_IMAGES, _image_columns(features), features, source)
-        label = label or _only(_LABELS, _label_columns(features), features, source)
+        label = label or _label_column(features, source)
         for name in (image, label):
             if name not in features:
                 raise DataError(f"{source} has no column {name!r}; columns: {', '.join(features)}")
@@ -131,6 +131,18 @@ def _is_encoded(feature: Any) -> bool:
 def _label_columns(features: Mapping[str, Any]) -> list[str]:
     classes = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
     return classes or [name for name in _LABELS.usual if name in features]
+
+
+def _label_column(features: Mapping[str, Any], source: str | Path) -> str:
+    found = _label_columns(features)
+    if not found:
+        # The datasets library makes no labels of a single folder.
+        raise DataError(
+            f"{source} has images and no column of labels; columns: {', '.join(features)}; in a folder of images give "
+            "at least two class folders in each split (train/cat, train/dog), else name the column with "
+            f"{_LABELS.option}=…"
+        )
+    return _only(_LABELS, found, features, source)
 
 
 def _only(sought: _Sought, found: list[str], features: Mapping[str, Any], source: str | Path) -> str:

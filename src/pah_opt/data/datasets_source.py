@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pah_opt.data.checks import check_several_classes
+from pah_opt.data.checks import check_several_classes, check_trained_classes
 from pah_opt.data.columns import Columns
 from pah_opt.data.digits import DIGITS_SPLITS, digits_data, is_digits
 from pah_opt.data.preprocess import as_processor
@@ -101,6 +101,8 @@ def _read(source: str | Path, processor: Any, names: _Names, cache_bytes: int, s
     for part in (train, test):
         if part is not None:
             check_several_classes(part)
+    if train is not None:
+        check_trained_classes(train, test)
     return Data(test=test, train=train)
 
 

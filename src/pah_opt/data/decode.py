@@ -43,11 +43,13 @@ def decode(source: Any, channels: int, where: str) -> Image:
     Args:
         source: a PIL image, encoded bytes, a path, or an array ``(height, width[, channels])`` of uint8.
         channels: 1 or 3.
-        where: names the image in messages, such as ``image 17 of cats:train``.
+        where: names the image in messages, such as ``image 17 of cats:train``; a path is added.
 
     Raises:
         DataError: it cannot be read, or its pixels have no meaning as a colour.
     """
+    if isinstance(source, (str, Path)):
+        where = f"{where} ({source})"
     try:
         image = _opened(source)
         image.load()
@@ -69,7 +71,8 @@ def _opened(source: Any) -> Image:
     if isinstance(source, bytes):
         return images.open(io.BytesIO(source))  # type: ignore[no-any-return]  # as above
     if isinstance(source, (str, Path)):
-        return images.open(source)  # type: ignore[no-any-return]  # as above
+        # Read at once: pillow leaves the file of a broken image open.
+        return images.open(io.BytesIO(Path(source).read_bytes()))  # type: ignore[no-any-return]  # as above
     if isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.ndim in {2, 3}:
         return images.fromarray(source)  # type: ignore[no-any-return]  # as above
     raise DataError(f"a {_described(source)} is not an image; give a PIL image, encoded bytes, a path or a uint8 array")

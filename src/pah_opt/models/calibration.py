@@ -11,14 +11,15 @@ Nothing here changes a model, and no hook outlives a call.
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, Literal, cast
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from pah_opt.errors import DataError, UnsupportedModelError
 from pah_opt.models.covariance import Covariance
+from pah_opt.models.precision import Precision, mixed
 from pah_opt.models.supply import enough_images, evenly_spaced, has_enough_images
 from pah_opt.models.watching import first_output, watching_inputs, watching_outputs
 from pah_opt.progress import Progress
@@ -175,7 +176,7 @@ class BlockRunner:
         layout: of ``model``; block paths must stay valid while the runner is used.
         split: calibration images.
         batch_size: images per forward pass.
-        precision: ``bf16`` runs matrix products in bfloat16.
+        precision: ``bf16`` runs matrix products in bfloat16, where the device has it.
 
     Raises:
         DataError: the images cannot be used; nothing has been changed by then.
@@ -188,13 +189,13 @@ class BlockRunner:
         split: Split | None,
         *,
         batch_size: int = 32,
-        precision: Literal["no", "bf16"] = "no",
+        precision: Precision = "no",
     ) -> None:
         self.model = model
         self.layout = layout
         self.hidden: list[Tensor] = []
         """Inputs of the next block, one ``(batch, tokens, hidden_size)`` tensor per batch of images."""
-        self._half = precision == "bf16"
+        self._precision = precision
         self._extras: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self._fill(split, batch_size)
 
@@ -315,7 +316,7 @@ class BlockRunner:
         return hidden
 
     def _autocast(self, like: Tensor) -> AbstractContextManager[Any]:
-        return torch.autocast(like.device.type, torch.bfloat16) if self._half else nullcontext()
+        return mixed(self._precision, like.device)
 
     def _run(self, index: int, position: int) -> Tensor:
         return self.run_from(self.hidden[position], position, [index])

@@ -143,6 +143,39 @@ def test_killed_adaptation_goes_on_with_the_same_result(
     assert all(torch.equal(value, theirs[name]) for name, value in again.model.state_dict().items())
 
 
+@pytest.mark.parametrize("mode", ["full", "last-layers", "lora"])
+def test_checkpoint_does_not_depend_on_the_last_bits_of_the_fitted_head(
+    pretrained: nn.Module, data: Data, tmp_path: Path, mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They depend on the number of threads."""
+    given = options(mode, checkpoint=tmp_path / "state", cache=tmp_path / "cache")
+    first = adapt(pretrained, data, mode, **given)
+    fit_head = modes.fit_head
+
+    def nearly(model: nn.Module, *args: Any) -> Any:
+        fitted = fit_head(model, *args)
+        with torch.no_grad():
+            model.get_submodule("classifier").get_parameter("weight").mul_(1 + 1e-6)
+        return fitted
+
+    monkeypatch.setattr(modes, "fit_head", nearly)
+    assert adapt(pretrained, data, mode, **given).result.losses == first.result.losses
+
+
+@pytest.mark.parametrize("change", ["head_first", "weights"])
+def test_checkpoint_of_another_adaptation_is_refused(
+    pretrained: nn.Module, data: Data, tmp_path: Path, change: str
+) -> None:
+    """Both are frozen here: nothing that is trained tells them apart."""
+    given = options("last-layers", checkpoint=tmp_path, freeze=("classifier",), cache=False)
+    adapt(pretrained, data, "last-layers", **given)
+    if change == "weights":
+        with torch.no_grad():
+            pretrained.get_submodule("vit.layers.0.mlp.fc1").get_parameter("bias").add_(0.1)
+    with pytest.raises(ArtifactError, match="belongs to another training"):
+        adapt(pretrained, data, "last-layers", **given, head_first=change != "head_first")
+
+
 def test_pruned_weights_stay_zero_through_low_rank_additions(pretrained: nn.Module, data: Data) -> None:
     layer = pretrained.get_submodule("vit.layers.0.attention.q_proj")
     with torch.no_grad():
@@ -217,7 +250,7 @@ def test_saved_model_is_a_transformers_folder_with_figures_and_curves(
     stored = json.loads((tmp_path / "adaptation.json").read_text())
     assert stored["test"]["accuracy"] == result.test.accuracy
     assert stored["config"]["mode"] == "full"
-    assert "distill" not in stored["config"], "what has no effect is not recorded"
+    assert not {"distill", "last_blocks", "lora_rank"} & set(stored["config"]), "what has no effect is not recorded"
     history = stored["training"]["history"]
     assert [epoch["epoch"] for epoch in history] == [1, 2]
     assert all(epoch["validation_accuracy"] is not None and epoch["train_loss"] > 0 for epoch in history)
@@ -242,6 +275,12 @@ def test_model_that_cannot_save_itself_is_named(make_split: MakeSplit, tmp_path:
         ("head", {"lr": 0.1, "early_stop": 2}, r"2 problems\):\n  - lr is 0.1 .*\n  - early_stop is 2 and mode 'head'"),
         ("full", {"distill": 0.5}, "distill is 0.5 and an adaptation has no teacher; .*teacher=…"),
         ("head", {"distill_features": 1.0}, "distill_features is 1.0 and an adaptation has no teacher"),
+        ("full", {"last_blocks": 2}, "last_blocks is 2 and mode 'full' does not use it; .*choose mode 'last-layers'"),
+        ("full", {"views": 2}, "views is 2 and mode 'full' .*choose mode 'last-layers'"),
+        ("full", {"lora_rank": 4}, "lora_rank is 4 and mode 'full' .*choose mode 'lora'"),
+        ("lora", {"last_blocks": 2, "views": 2}, r"2 problems\):\n  - last_blocks is 2 .*'lora' .*\n  - views is 2"),
+        ("last-layers", {"lora_rank": 4, "lora_alpha": 1.0}, r"2 problems\):\n  - lora_rank is 4 .*\n  - lora_alpha"),
+        ("full", {"early_stop": 2, "validation": 0}, r"early_stop is 2 and validation is 0: .*such as validation=0.1"),
         ("last-layers", {"last_blocks": 3}, "last_blocks is 3 and the model has 3 blocks; train fewer"),
     ],
 )

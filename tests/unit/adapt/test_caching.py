@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +15,13 @@ import torch
 from torch import nn
 
 from pah_opt.adapt import Augmentation
-from pah_opt.adapt.caching import HiddenStates, Views, _make_file
+from pah_opt.adapt.caching import HiddenStates, Views, _locked, _make_file
 from pah_opt.adapt.hidden import HiddenSplit, inputs_of
 from pah_opt.adapt.processes import Processes
-from pah_opt.adapt.settings import Precision
 from pah_opt.data import TensorSplit
 from pah_opt.errors import DataError
 from pah_opt.layout import ModelAdapter
+from pah_opt.models.precision import Precision
 
 Make = Callable[..., HiddenStates]
 
@@ -94,6 +95,72 @@ def test_half_written_states_are_computed_again(make: Make, train: TensorSplit, 
     whole.rename(whole.with_suffix(".partial.npy"))
     with make(folder=tmp_path).of(train, Views()) as split:
         assert torch.equal(values(split), first)
+
+
+def test_runs_that_share_a_folder_do_not_spoil_each_others_states(
+    make: Make, train: TensorSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second run begins, and ends, while the first one has filled its file in and not yet given it its name."""
+    fill, others = HiddenStates._fill, []
+
+    def interrupted(self: HiddenStates, states: Any, split: TensorSplit, views: Views) -> None:
+        fill(self, states, split, views)
+        if not others:
+            others.append("begun")
+            with make(folder=tmp_path).of(train, Views()) as other:
+                others.append(values(other))
+        assert np.any(states), "the second run has truncated the file of the first"
+
+    monkeypatch.setattr(HiddenStates, "_fill", interrupted)
+    with make(folder=tmp_path).of(train, Views()) as split:
+        assert torch.equal(values(split), others[1])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_all_processes_write_to_one_new_file(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = make()
+    drawn = states._token(tmp_path / "states.npy")
+    monkeypatch.setattr(states.processes, "rank", 1)
+    assert drawn > states._token(tmp_path / "states.npy") == 0, "the sum over all processes is what the main one drew"
+    monkeypatch.undo()
+    (tmp_path / "states.npy").touch()
+    assert states._token(tmp_path / "states.npy") == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks and needs none")
+@pytest.mark.parametrize("living", [False, True])
+def test_files_of_killed_runs_alone_are_removed(make: Make, train: TensorSplit, tmp_path: Path, living: bool) -> None:
+    with make(folder=tmp_path).of(train, Views()):
+        (whole,) = tmp_path.iterdir()
+    left = whole.rename(whole.with_suffix(".123.partial.npy"))
+    with _locked(left) if living else nullcontext(), make(folder=tmp_path).of(train, Views()):
+        assert left.exists() == living
+
+
+def test_failed_run_leaves_no_file(
+    make: Make, train: TensorSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HiddenStates, "_fill", fail)
+    states = make(folder=tmp_path).of(train, Views())
+    with pytest.raises(KeyboardInterrupt), states:
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_states_do_not_depend_on_the_weights_above_them(
+    make: Make, model: nn.Module, train: TensorSplit, tmp_path: Path
+) -> None:
+    """The last bits of a fitted head depend on the number of threads."""
+    with make(folder=tmp_path).of(train, Views()) as split:
+        fingerprint = split.fingerprint
+    with torch.no_grad():
+        for path in ("classifier", "vit.layernorm", "vit.layers.1.mlp.fc1"):
+            model.get_submodule(path).get_parameter("bias").add_(1.0)
+    with make(folder=tmp_path).of(train, Views()) as split:
+        assert split.fingerprint == fingerprint
 
 
 def test_augmented_views_differ_and_are_seeded(make: Make, train: TensorSplit) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pah_opt.adapt import Augmentation, Score, TrainResult, TrainSettings, evaluate, fit, loop
+from pah_opt.adapt.job import Job
 from pah_opt.data import TensorSplit
 from pah_opt.errors import ArtifactError, DataError, MissingBackendError, UnsupportedModelError
 from pah_opt.layout import ModelAdapter
@@ -277,6 +278,51 @@ def test_checkpoint_of_another_training_is_refused(
         fit(other, images, settings, adapter=adapter, checkpoint=tmp_path, seed=int(change == "seed"))
 
 
+@pytest.mark.parametrize("change", ["frozen weights", "teacher", "processes"])
+def test_checkpoint_is_of_frozen_weights_teacher_and_processes_too(
+    model: nn.Module,
+    adapter: ModelAdapter,
+    train: TensorSplit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    settings = QUICK.model_copy(update={"freeze": ("vit.embeddings",), "distill": 0.5})
+    teacher = tiny_vit(classes=3, image=16, seed=5)
+    own = copy.deepcopy(model)
+    fit(copy.deepcopy(own), train, settings, adapter=adapter, teacher=teacher, checkpoint=tmp_path)
+    if change == "processes":
+        identity = Job.identity
+        monkeypatch.setattr(Job, "identity", lambda self, trained, processes: identity(self, trained, processes + 1))
+    changed = {"teacher": teacher, "frozen weights": own}.get(change)
+    if changed is not None:
+        with torch.no_grad():
+            changed.get_parameter("vit.embeddings.patch_embeddings.projection.bias").add_(0.1)
+    with pytest.raises(ArtifactError, match=r"another training .*weights, teacher or number of processes"):
+        fit(own, train, settings, adapter=adapter, teacher=teacher, checkpoint=tmp_path)
+
+
+def test_teacher_without_use_is_no_part_of_the_training(
+    model: nn.Module, adapter: ModelAdapter, train: TensorSplit, tmp_path: Path
+) -> None:
+    first, second = copy.deepcopy(model), copy.deepcopy(model)
+    result = fit(first, train, QUICK, adapter=adapter, teacher=tiny_vit(classes=3, image=16), checkpoint=tmp_path)
+    assert fit(second, train, QUICK, adapter=adapter, checkpoint=tmp_path).losses == result.losses
+
+
+def test_origin_stands_for_weights_whose_last_bits_vary(
+    model: nn.Module, adapter: ModelAdapter, train: TensorSplit, tmp_path: Path
+) -> None:
+    nearly = copy.deepcopy(model)
+    with torch.no_grad():
+        nearly.get_submodule("classifier").get_parameter("bias").add_(1e-6)
+    options: dict[str, Any] = {"adapter": adapter, "checkpoint": tmp_path}
+    first = fit(model, train, QUICK, origin="head fitted by L-BFGS", **options)
+    assert fit(nearly, train, QUICK, origin="head fitted by L-BFGS", **options).losses == first.losses
+    with pytest.raises(ArtifactError, match="belongs to another training"):
+        fit(nearly, train, QUICK, origin="something else", **options)
+
+
 def poison(model: nn.Module, good: int) -> None:
     """Let the logits of a model in training turn NaN after so many forward passes."""
     passes = 0
@@ -314,6 +360,38 @@ def test_nan_in_the_first_epoch_puts_the_weights_from_before_back(
     assert same(before, weights(model))
 
 
+@pytest.mark.parametrize("judged", [False, True])
+@pytest.mark.parametrize(("broken", "kept"), [(4, "the weights from before training"), (8, "the weights of epoch 1")])
+def test_weights_that_an_epochs_last_update_breaks_are_not_kept(
+    model: nn.Module,
+    adapter: ModelAdapter,
+    train: TensorSplit,
+    validation: TensorSplit,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: int,
+    kept: str,
+    judged: bool,
+) -> None:
+    """No loss has been computed with them yet."""
+    update = loop.Loop._update
+
+    def spoiled(self: loop.Loop, *args: Any) -> None:
+        update(self, *args)
+        if self.step == broken:
+            with torch.no_grad():
+                self.parameters["classifier.bias"][0] = float("inf")
+
+    monkeypatch.setattr(loop.Loop, "_update", spoiled)
+    with pytest.warns(RuntimeWarning, match=f"classifier.bias holds NaN or infinity after update {broken} of 8; use a"):
+        result = fit(
+            model, train, QUICK.model_copy(update={"epochs": 2}),
+            adapter=adapter, validation=validation if judged else None,
+        )  # fmt: skip
+    assert kept in (result.stopped or "")
+    assert len(result.history) == broken // 4 - 1
+    assert all(torch.isfinite(value).all() for value in weights(model).values())
+
+
 def test_nan_before_the_first_update_is_an_error(model: nn.Module, adapter: ModelAdapter, train: TensorSplit) -> None:
     with torch.no_grad():
         model.get_submodule("classifier").get_parameter("bias").fill_(float("nan"))
@@ -322,8 +400,9 @@ def test_nan_before_the_first_update_is_an_error(model: nn.Module, adapter: Mode
 
 
 def test_bf16_runs_products_in_bf16_and_keeps_float32_weights(
-    model: nn.Module, adapter: ModelAdapter, train: TensorSplit
+    model: nn.Module, adapter: ModelAdapter, train: TensorSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pah_opt.models.precision.multiplies_bf16", lambda _: True)
     seen = set()
     handle = model.get_submodule("vit.layers.0.mlp.fc1").register_forward_hook(lambda _m, _a, out: seen.add(out.dtype))
     fit(model, train, QUICK.model_copy(update={"mixed_precision": "bf16"}), adapter=adapter)

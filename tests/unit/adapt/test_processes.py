@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from pah_opt.adapt.evaluation import evaluate
 from pah_opt.adapt.processes import Processes, epoch_order, shared_batches, updates_in_epoch
 from pah_opt.data import TensorSplit
 from pah_opt.errors import DataError
@@ -87,6 +90,16 @@ def test_processes_share_every_batch_without_overlap(count: int, size: int, proc
         assert sorted(seen) == sorted(whole.tolist())
         assert all(part[index][1] == len(whole) for part in parts)
         assert all(len(part[index][0].labels) for part in parts), "every process has something to do"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_fewer_test_images_than_processes_leave_some_without_work(count: int) -> None:
+    """All of them take part in the sum, or the others would wait for ever."""
+    model, adapter = nn.Flatten(), SimpleNamespace(logits=lambda output: output.expand(-1, 2))
+    split = numbered(count)
+    with torch.no_grad():
+        scores = [evaluate(model, split, adapter, processes=fake(3, rank)) for rank in range(3)]  # type: ignore[arg-type]
+    assert [score.loss > 0 for score in scores] == [rank < count for rank in range(3)]
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:

@@ -88,6 +88,16 @@ def test_digest_follows_names_and_values() -> None:
     assert digest_of({"a": torch.tensor(1.0)}) != digest_of({"a": torch.tensor(2.0)})
 
 
+def test_digest_follows_every_bit() -> None:
+    """Printed, single numbers have four digits."""
+    one, other = torch.tensor(1.10001), torch.tensor(1.10002)
+    assert repr(one) == repr(other)
+    assert digest_of({"a": one}) != digest_of({"a": other})
+    assert digest_of({"a": one[None]}) != digest_of({"a": other[None]})
+    assert digest_of({"a": torch.ones(2, 3).T}) == digest_of({"a": torch.ones(3, 2)})
+    assert digest_of({"a": torch.ones(1).expand(3)}) == digest_of({"a": torch.ones(3)})
+
+
 def test_optimizer_goes_on_as_if_it_had_never_stopped() -> None:
     def stepped(layer: nn.Linear, optimizer: torch.optim.Optimizer) -> torch.Tensor:
         optimizer.zero_grad()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
+from pah_opt.adapt import AdaptConfig
+from pah_opt.cli.adapt import _settings
 from pah_opt.data import as_split
 from pah_opt.testing.models import tiny_vit
 
@@ -128,7 +131,13 @@ def test_cache_and_no_cache_contradict_each_other(run: Callable[..., Result]) ->
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [("epoch=1", "did you mean 'epochs'"), ("epochs", "write NAME=VALUE"), ("epochs={", "no YAML value")],
+    [
+        ("epoch=1", "did you mean 'epochs'"),
+        ("epochs", "write NAME=VALUE"),
+        ("epochs={", "no YAML value"),
+        ("mode=head", "the mode is no setting; write --mode head"),
+        ("lora_rank=4", "lora_rank is 4 and mode 'full' does not use it"),
+    ],
 )
 def test_wrong_settings_are_found_before_anything_is_loaded(
     run: Callable[..., Result], setting: str, message: str
@@ -136,6 +145,15 @@ def test_wrong_settings_are_found_before_anything_is_loaded(
     result = run("adapt", "--model", "/nowhere", "--set", setting)
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_settings_of_the_examples_in_the_help_have_an_effect(run: Callable[..., Result]) -> None:
+    shown = [line.split() for line in run("adapt", "--help").output.splitlines() if line.strip().startswith("pah-opt")]
+    assert len(shown) == 2
+    for words in shown:
+        given = dict(itertools.pairwise(words))
+        settings = tuple(value for option, value in itertools.pairwise(words) if option == "--set")
+        assert AdaptConfig.of(given.get("--mode", "full"), _settings(settings))
 
 
 def test_embedded_model_can_be_adapted(run: Callable[..., Result], tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_parquet_folder_gives_both_splits(table: Any, store: Store, processor: A
 
 
 def test_save_to_disk_folder_is_read(table: Any, tmp_path: Path, processor: Any) -> None:
-    both = datasets.DatasetDict({"train": table([0, 1, 1]), "test": table([1, 2])})
+    both = datasets.DatasetDict({"train": table([0, 1, 2]), "test": table([1, 2])})
     both.save_to_disk(tmp_path / "saved")
     assert len(load_data(tmp_path / "saved", processor).test) == 2
 
@@ -169,6 +169,59 @@ def test_one_class_is_refused(table: Any, store: Store, processor: Any, split: s
     labels = {"train": [0, 1], "test": [0, 1], split: [1, 1]}
     with pytest.raises(DataError, match=rf"all 2 images of .*{split} are of one class \('"):
         load_data(store(train=table(labels["train"]), test=table(labels["test"])), processor)
+
+
+def folders(make_image: MakeImage, place: Path, **splits: tuple[str, ...]) -> Path:
+    for split, classes in splits.items():
+        for label, name in enumerate(classes):
+            (place / split / name).mkdir(parents=True)
+            for index in range(2):
+                (place / split / name / f"{index}.png").write_bytes(make_image(10 * label + index))
+    return place
+
+
+def test_test_class_without_training_images_is_refused(make_image: MakeImage, tmp_path: Path, processor: Any) -> None:
+    place = folders(make_image, tmp_path / "pets", train=("cat", "dog"), test=("cats", "dogs"))
+    with pytest.raises(
+        DataError,
+        match=r"classes cats, dogs of .*:test have no image in .*:train, whose classes are cat, dog: .*same name",
+    ):
+        load_data(place, processor)
+
+
+def test_declared_class_may_lack_training_images_only_where_it_is_not_tested(
+    table: Any, store: Store, processor: Any
+) -> None:
+    folder = store(train=table([0, 1, 1]), test=table([0, 1]), validation=table([1, 2]))
+    assert load_data(folder, processor).test.class_names == ("cat", "dog", "emu")
+    with pytest.raises(
+        DataError, match=r"class emu of .*:validation has no image in .*:train, whose classes are cat, dog"
+    ):
+        load_data(folder, processor, test_split="validation")
+    assert load_data(folder, processor, test_split="validation", train_split="none").train is None
+
+
+def test_classes_are_judged_before_images_are_limited(table: Any, store: Store, processor: Any) -> None:
+    data = load_data(store(train=table([0, 1, 2]), test=table([0, 1, 2])), processor, train_limit=2)
+    assert data.train is not None
+    assert len(data.train) == 2
+
+
+def test_single_class_folder_is_said_to_be_too_few(make_image: MakeImage, tmp_path: Path, processor: Any) -> None:
+    place = folders(make_image, tmp_path / "pets", train=("cat",), test=("cat",))
+    with pytest.raises(
+        DataError, match=r"has images and no column of labels; .*at least two class folders in each split"
+    ):
+        load_data(place, processor)
+
+
+def test_broken_image_file_is_named_with_its_path(make_image: MakeImage, tmp_path: Path, processor: Any) -> None:
+    place = folders(make_image, tmp_path / "pets", train=("cat", "dog"), test=("cat", "dog"))
+    broken = place / "test" / "dog" / "0.png"
+    data = load_data(place, processor)
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"image 2 of .*:test \(.*test/dog/0.png\) cannot be decoded"):
+        list(data.test.batches(4))
 
 
 def test_missing_labels_and_images_are_named(table: Any, store: Store, processor: Any) -> None:

@@ -20,7 +20,8 @@ class CastConfig(OptimizerConfig):
 
     dtype: Half = "bf16"
     """Type of every floating-point tensor. `bf16`: the range of float32 with 8 bits of precision; safe, and fast on
-    GPUs of compute capability 8.0 and CPUs with AMX or AVX512-BF16. `fp16`: 11 bits of precision, up to 65,504."""
+    GPUs of compute capability 8.0 and CPUs with AMX or AVX512-BF16; a CPU without AVX-512 runs it many times slower
+    than float32, as `pah-opt doctor` tells. `fp16`: 11 bits of precision, up to 65,504."""
 
 
 class Cast(Optimizer[CastConfig]):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pah_opt.adapt.backend import ACCELERATE
-from pah_opt.adapt.settings import Precision
+from pah_opt.models.precision import Precision
 from pah_opt.optimizer import Context, Effect, Goal, Needs, Optimizer, OptimizerConfig, Tags
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class ReconstructConfig(OptimizerConfig):
     images_per_class: int = Field(default=400, ge=50, le=1_000_000)
     """With fit: at most so many training images of each class; fewer than 50 are refused."""
     mixed_precision: Precision = "no"
-    """``bf16`` runs the blocks in bfloat16, faster where the hardware has it; the regressions stay in float64."""
+    """``bf16`` runs the blocks in bfloat16, faster where the hardware has it (a CPU without AVX-512 stays with
+    float32); the regressions stay in float64."""
     batch_size: int = Field(default=32, ge=1)
     """Images in a forward pass."""
 
