@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def _gpus() -> list[int]:
     """Return the GPUs of a process that uses any; in one that uses none, asking for their states would start CUDA."""
-    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return list(range(torch.cuda.device_count())) if in_use else []
 
 
 @contextmanager

@@ -78,8 +78,8 @@ def load_model(
     kind, problem = _dtype(dtype), _place_problem(place)
     if problem:
         raise UnsupportedModelError(problem)
-    with quiet_transformers(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with quiet_transformers(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
         load = _pretrained if weights == "pretrained" else _random
         model, revision, notes = load(place, num_labels)
         processor, processor_notes = _processor(place, weights)

@@ -91,7 +91,7 @@ def model_problems(model: Any) -> list[str]:
     """
     if not isinstance(model, nn.Module):
         return [f"it is a {type(model).__name__}, not a torch.nn.Module; load it first (pah_opt.models.load_model)"]
-    checks = (_compiled_problem, _mask_problems, _device_problems, _value_problems)
+    checks = (_compiled_problem, _mask_problems, _tie_problems, _device_problems, _value_problems)
     return [problem for check in checks for problem in check(model)]
 
 
@@ -116,6 +116,19 @@ def _mask_problems(model: nn.Module) -> Iterator[str]:
 def _has_mask(module: nn.Module) -> bool:
     own = {name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))}
     return any(f"{name.removesuffix('_orig')}_mask" in own for name in own if name.endswith("_orig"))
+
+
+def _tie_problems(model: nn.Module) -> Iterator[str]:
+    """Find parameters with several names: a change made for one place would change the other, or untie the two."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    tied = [f"{found[0]} is also {found[1]}" for found in names.values() if len(found) > 1]
+    if tied:
+        yield (
+            f"{len(tied)} parameters are tied ({_some(tied)}); give each place its own first: copy.deepcopy of a "
+            "shared module, nn.Parameter(parameter.detach().clone()) of a single parameter"
+        )
 
 
 def _device_problems(model: nn.Module) -> Iterator[str]:

@@ -171,6 +171,6 @@ class _Trial:
         return None
 
     def _apply(self, subject: Subject) -> tuple[Subject, ModelFigures]:
-        with seeded(self.context.seed):
+        with seeded(self.context.seed, subject.device):
             after = subject.having(self.step.optimizer.apply(subject.model, self.step.config, self.context).eval())
         return after, after.figures()

@@ -6,9 +6,11 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from pah_opt.artifact import Artifact, StepRecord
 from pah_opt.environment import Environment
-from pah_opt.errors import PahOptError, Problem, RecipeError, StepFailedError
+from pah_opt.errors import PahOptError, Problem, RecipeError, StepFailedError, UnsupportedModelError
 from pah_opt.models.state import state_tags
 from pah_opt.optimizer import Context
 from pah_opt.pipeline.collapse import CollapseCheck, OnCollapse
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from pah_opt.recipe.sources import RecipeSource
 
 
+@torch.inference_mode(mode=False)  # a caller's inference mode would forbid gradients and changes in place
 def apply(
     model: nn.Module,
     recipe: RecipeSource,
@@ -85,6 +88,7 @@ def apply(
     environment = environment or Environment()
     inputs = Inputs.of(data, calibration_images=calibration_images, seed=recipe.seed, processor=processor)
     dry = Subject.of(model, registry, meta_copy)
+    _check_values(model)
     inputs.check(dry)
     checked = validate(
         recipe,
@@ -101,11 +105,30 @@ def apply(
     if on_plan is not None:
         on_plan(planned)
     subject = Subject.of(model, registry, (lambda m: m) if inplace else private_copy)
+    subject.check_input_type()
     collapse = CollapseCheck.for_model(subject, inputs.held_out, on_collapse, weights_origin)
     reference = _reference(model, checked, shared=inplace)
     runner = _Runner(checked, environment, inputs, collapse, reference, progress or default_progress())
     with using_registry(registry):
         return replace(runner.run(subject), source=source, weights_origin=weights_origin)
+
+
+def _check_values(model: nn.Module) -> None:
+    """Find a model that was never given its weights, or whose weights may not be changed.
+
+    Raises:
+        UnsupportedModelError: it is on the ``meta`` device, or was made in torch's inference mode.
+    """
+    if next(model.parameters()).device.type == "meta":
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is on the meta device and has no values; load its weights, or use plan, which "
+            "needs none"
+        )
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} was made under torch.inference_mode(), so that its weights can be neither trained "
+            "nor changed in place; make or load it outside, or pass a copy.deepcopy made outside"
+        )
 
 
 def _check_device(model: nn.Module, checked: CheckedRecipe) -> None:
@@ -171,7 +194,7 @@ class _Runner:
         before = self.seen or self._snapshot(subject)
         context = self._context(subject, step)
         started = time.perf_counter()
-        with seeded(context.seed):
+        with seeded(context.seed, subject.device):
             subject = subject.having(self._apply(subject.model, step, context).eval())
         seconds = time.perf_counter() - started
         verify_attributes(index, optimizer.name, subject.adapter, subject.model)

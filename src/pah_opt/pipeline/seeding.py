@@ -21,13 +21,21 @@ def step_seed(recipe_seed: int, index: int, name: str) -> int:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's generators inside the block; restore all three after it."""
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's generators inside the block; restore all of them after it.
+
+    Args:
+        seed: for all generators.
+        device: where the model is; torch's generators of other GPUs are left alone.
+    """
+    gpus = [device.index or 0] if device.type == "cuda" else []
     python_state, numpy_state = random.getstate(), np.random.get_state()  # third parties use it
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=gpus):
         random.seed(seed)
         np.random.seed(seed)  # third parties use it
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
+        for gpu in gpus:
+            torch.cuda.default_generators[gpu].manual_seed(seed)
         try:
             yield
         finally:

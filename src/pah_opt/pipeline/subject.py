@@ -12,6 +12,7 @@ from pah_opt.errors import UnsupportedModelError
 from pah_opt.measure.model import ModelFigures, model_figures
 from pah_opt.models.finding import find_adapter
 from pah_opt.models.state import model_problems
+from pah_opt.pipeline.verify import example_logits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,11 @@ class Subject:
         return Subject(model, self.adapter)
 
     @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        return next(self.model.parameters()).device
+
+    @property
     def layout(self) -> Layout:
         """The model's layout as its tensors now are."""
         return self.adapter.layout(self.model)
@@ -70,5 +76,27 @@ class Subject:
     def example(self, seed: int) -> Tensor:
         """Return a fixed random input for the model, ``(2, channels, height, width)``, on its device."""
         generator = torch.Generator().manual_seed(seed)
-        values = torch.randn((EXAMPLE_BATCH, *self.input_shape), generator=generator)
-        return values.to(next(self.model.parameters()).device)
+        values = torch.randn((EXAMPLE_BATCH, *self.input_shape), generator=generator, dtype=torch.float32, device="cpu")
+        return values.to(self.device)
+
+    def check_input_type(self) -> None:
+        """Check that the model takes float32 pixels, which every image in this library is stored as.
+
+        Hugging Face models cast their pixels themselves, and so does what the step ``cast`` leaves.
+
+        Raises:
+            UnsupportedModelError: it takes those of its own type only.
+        """
+        kind = next(self.model.parameters()).dtype
+        if kind == torch.float32:
+            return
+        try:
+            example_logits(self.model, self.adapter, self.example(0))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            name = str(kind).removeprefix("torch.")
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} is in {name} and does not run on float32 images "
+                f"({str(error).partition(chr(10))[0]}); use model.float(), and add cast as the last step of the recipe"
+            ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
@@ -50,6 +51,7 @@ class Extremes:
             where places differ in what makes them cheap.
         most_plans: how many recipes are planned at most for each figure.
         limits: for the figure :data:`EXCESS`: the most of each figure that may be had.
+        until: a time of :func:`time.perf_counter` after which nothing new is planned.
     """
 
     bound: BoundSpace
@@ -57,6 +59,7 @@ class Extremes:
     by_place: bool = True
     most_plans: int = MOST_PLANS
     limits: Mapping[str, float] = field(default_factory=dict)
+    until: float = float("inf")
     _known: dict[str, dict[str, float] | RecipeError] = field(default_factory=dict)
     _planned: int = 0
 
@@ -106,8 +109,11 @@ class Extremes:
         for places in self.bound.groups().values():
             there = [each.name for each in places if each.name in best[1]]
             others = [self._alternative(there, value, best[1]) for value in places[0].probes()] if there else []
-            costs = [self._figure(values, figure) for values in others if values != best[1]]
-            if all(cost is None or cost > best[0] for cost in costs):
+            others = [
+                values for values in others if values != best[1] and (self._is_known(values) or not self._is_late)
+            ]
+            costs = [self._figure(values, figure) for values in others]
+            if costs and all(cost is None or cost > best[0] for cost in costs):
                 found |= {name: best[1][name] for name in there}
         return found
 
@@ -120,12 +126,20 @@ class Extremes:
         there = [each.name for each in places if each.name in best[1]]
         for value in places[0].probes() if there else ():
             values = self._alternative(there, value, best[1])
-            if self._planned >= self.most_plans and not self._is_known(values):
+            if self._is_spent and not self._is_known(values):
                 continue
             found = self._figure(values, figure)
             if found is not None and found < best[0]:
                 best = (found, values)
         return best
+
+    @property
+    def _is_spent(self) -> bool:
+        return self._planned >= self.most_plans or self._is_late
+
+    @property
+    def _is_late(self) -> bool:
+        return time.perf_counter() >= self.until
 
     def _is_known(self, values: Values) -> bool:
         recipe = self.bound.recipe(values, NAME)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pah_opt.errors import PahOptError
+from pah_opt.measure.tensors import linear_layers, linear_shape, storage_type
 from pah_opt.measure.trouble import forget_out_of_memory
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from pah_opt.registry import Registry
     from pah_opt.search.latency_table import LatencyTable
 
+WHOLE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+"""Bytes of a weight in the types whose zeros a file leaves out; in others several weights share a byte."""
 COMPILED = "compiled"
 """State tag of models whose parts no longer run one by one."""
 
@@ -23,8 +27,8 @@ def forecast(planned: Plan, registry: Registry, table: LatencyTable | None, adap
     """Return what a plan says of a recipe's figures, named as in reports.
 
     ``params`` and ``macs`` are exact where shapes do not depend on values. ``artifact_bytes`` is the least that a file
-    can have: zeros that a step promises are counted as if they took nothing. ``latency_p50_ms`` is missing where the
-    table cannot tell.
+    can have: a zero that a step promises takes one bit, or as much as any other weight where several share a byte.
+    ``latency_p50_ms`` is missing where the table cannot tell.
     """
     last = planned.steps[-1].figures
     found = {"params": float(last.params), "macs": float(last.macs), "artifact_bytes": _least_bytes(planned, registry)}
@@ -38,7 +42,17 @@ def _least_bytes(planned: Plan, registry: Registry) -> float:
         optimizer = registry.get(step.use).optimizer
         promised = optimizer.expects(optimizer.config_type(**step.config)).zeros_at_least
         zeros = max(zeros, promised or 0.0)
-    return planned.steps[-1].figures.weights_bytes * (1.0 - zeros)
+    return planned.steps[-1].figures.weights_bytes - (_most_saved(planned.model, zeros) if zeros else 0.0)
+
+
+def _most_saved(model: nn.Module | None, zeros: float) -> float:
+    """Return what zeros can save in a file at most, in bytes: a bit for each weight says where they are."""
+    saved = 0.0
+    for layer in linear_layers(model).values() if model is not None else ():
+        size = WHOLE_BYTES.get(storage_type(getattr(layer, "weight", None)), 0)
+        count = math.prod(linear_shape(layer))
+        saved += max(0.0, count * (size * zeros - 1 / 8)) if size else 0.0
+    return saved
 
 
 def _latency(planned: Plan, registry: Registry, table: LatencyTable, adapter: ModelAdapter) -> float | None:

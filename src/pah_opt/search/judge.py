@@ -81,6 +81,7 @@ class Judge:
     dense: Figures = field(default_factory=dict)
     table: LatencyTable | None = None
     looker: Looker | None = None
+    _predicted: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the registry behind: another process loads the installed plugins itself."""
@@ -181,7 +182,12 @@ class Judge:
         Raises:
             RecipeError: it cannot be run on this model.
         """
-        return self._forecast(plan(self.model, recipe, registry=self.registry))
+        if self.table is not None:  # it learns from every trial
+            return self._forecast(plan(self.model, recipe, registry=self.registry))
+        key = repr(recipe.to_data()["steps"])
+        if key not in self._predicted:
+            self._predicted[key] = self._forecast(plan(self.model, recipe, registry=self.registry))
+        return self._predicted[key]
 
     def _forecast(self, planned: Plan) -> dict[str, float]:
         return forecast(planned, self.strategies, self.table, self.adapter)

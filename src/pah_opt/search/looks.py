@@ -33,7 +33,7 @@ class Looks:
 
     def earlier(self) -> Report | None:
         """Return what an earlier run measured of this very pick; None where it did not, or the report is gone."""
-        if self.study.measured[-1:] != [self.key]:
+        if self.study.reported != self.key:
             return None
         try:
             return Report.load(self.folder / HERE)
@@ -42,8 +42,14 @@ class Looks:
 
     def keep(self, report: Report) -> None:
         """Remember that the pick was measured; a report that ctrl-C cut short is no look."""
+        self.study.keep_reported("")  # from now on, until it is written, the folder holds another pick's report
         if report.complete:
             self.study.keep_measured(self.key)
+
+    def written(self) -> None:
+        """Remember that the folder holds the report of this pick, so that a later run need not measure it again."""
+        if self.study.measured[-1:] == [self.key]:
+            self.study.keep_reported(self.key)
 
     def notes(self) -> list[str]:
         """Return what must be said of picks that were measured before this one."""

@@ -172,6 +172,8 @@ def _range(made: Parameter, spec: Mapping[str, Any], alternatives: Sequence[Sche
     step = spec.get("step")
     if step is not None and (not _is_number(step) or step <= 0):
         raise ValueError(f"step is {shown(step)}; it must be a number above 0")
+    if step is not None and whole and not float(step).is_integer():
+        raise ValueError(f"step is {shown(step)}; this parameter takes whole numbers, and so must its step be one")
     if spec.get("log") and low <= 0:
         raise ValueError(f"a logarithmic range must begin above 0, and low is {low:g}")
     if step is not None:

@@ -63,11 +63,6 @@ class SearchResult:
     why_no_pick: str | None = None
     notes: tuple[str, ...] = ()
 
-    @property
-    def keeps_limits(self) -> bool:
-        """Whether the front's recipes keep the limits."""
-        return any(record.keeps(self.budget) for record in self.front)
-
     def recipes(self) -> tuple[Recipe, ...]:
         """Return the recipes of the front, cheapest first, with the limits as their gates; the dense model is none."""
         return tuple(self.budget.gated(record.made()) for record in self.front if record.recipe is not None)

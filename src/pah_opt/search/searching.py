@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from pah_opt.search.records import Record
 
 SCAN_SHARE = 0.1
-"""Of the time of a search that the scan of per-layer choices may take."""
+"""Of the time of a search that looking for its cheapest recipe may take, and scanning per-layer choices too."""
 SURVEY_PLANS = 24
 """Recipes that are planned to find a cheap one; the limits are checked with more."""
 
@@ -108,6 +108,7 @@ def search(
         result.write(folder)  # what was found is kept, whatever becomes of the measuring that follows
         result = run.measured(result, measure)
         result.write(folder)
+        run.written()
     return result
 
 
@@ -136,6 +137,7 @@ class _Run:
         layout = adapter.layout(model)
         self.model, self.budget, self.folder = model.eval(), budget, folder
         self.progress, self.settings, self.registry = progress, settings, registry
+        self.looks: Looks | None = None
         self.data = as_data(data)
         check_fit(self.data.test, layout, model=self.model)
         self.bound = BoundSpace.of(space, strategies, model, layout, settings.seed)
@@ -165,8 +167,7 @@ class _Run:
         proposer = Proposer(
             self.bound, self.budget, self.settings.seed + len(records),
             [*simple_starts(self.bound), *checked.strongest] if self.settings.starts else [],
-            # A search that goes on has had its scan.
-            (lambda: self._survey(scan=not records)) if self.settings.starts else None,
+            (lambda: self._survey(scan=not study.scanned)) if self.settings.starts else None,
             self.settings.neighbours, self._predicted_cost,
         )  # fmt: skip
         spent = max((record.at_s for record in records), default=0.0) + time.perf_counter() - began
@@ -194,7 +195,8 @@ class _Run:
     def _survey(self, *, scan: bool) -> Survey:
         """Look for the cheapest recipe by its plan; what is near it is tried before per-layer choices are scanned."""
         self.progress.message("looking for the cheapest recipe")
-        extremes = Extremes(self.bound, self.judge, by_place=False, most_plans=SURVEY_PLANS)
+        until = time.perf_counter() + SCAN_SHARE * self._limit_s
+        extremes = Extremes(self.bound, self.judge, by_place=False, most_plans=SURVEY_PLANS, until=until)
         figure = self.budget.figure
         least = extremes.least(figure)
         cheap = extremes.decisive(least, figure) if least is not None else {}
@@ -206,8 +208,7 @@ class _Run:
         if scan:
             self.progress.message("scanning per-layer choices")
             yield from knapsack_starts(self.bound, self.judge, SCAN_SHARE * self._limit_s)
-        if cheapest is not None:
-            yield cheapest
+            self.study.keep_scanned()
         yield from thorough_starts(self.bound)
 
     def _engine(self) -> Engine:
@@ -246,7 +247,7 @@ class _Run:
         """Measure the pick on the test images, unless an earlier run did; what goes wrong becomes a note."""
         if result.pick is None:
             return result
-        looks = Looks(self.study, self.folder, f"{result.pick.sha256} {self.data.test.fingerprint}")
+        self.looks = looks = Looks(self.study, self.folder, f"{result.pick.sha256} {self.data.test.fingerprint}")
         report, notes = looks.earlier(), list(result.notes)
         if report is None:
             try:
@@ -257,6 +258,11 @@ class _Run:
                 return replace(result, notes=(*notes, said))
             looks.keep(report)
         return replace(result, report=report, notes=(*notes, *looks.notes()))
+
+    def written(self) -> None:
+        """Remember that the folder holds what was found, the pick's report too."""
+        if self.looks is not None:
+            self.looks.written()
 
     def _measured(self, pick: Recipe, measure: MeasureSettings | None) -> Report:
         """Make the pick again, and measure it on the test images."""

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from pah_opt.search.study import Sampler
 
 
+MOST_SEED = 2**32
+"""Optuna's samplers take seeds below it."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to search.
@@ -62,6 +66,8 @@ class Settings:
             for name, low in least.items()
             if (value := getattr(self, name)) is not None and (value < low or value == 0)
         ]
+        if not 0 <= self.seed < MOST_SEED:
+            wrong.append(f"seed is {self.seed}; allowed: 0 to {MOST_SEED - 1}")
         for name, allowed in (("sampler", ("tpe", "nsga2", "random")), ("engine", ("local", "ray"))):
             if (value := getattr(self, name)) not in allowed:
                 wrong.append(f"{name} is {value!r}; allowed: {', '.join(allowed)}")

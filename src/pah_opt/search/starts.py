@@ -51,18 +51,24 @@ def thorough_starts(bound: BoundSpace) -> list[Values]:
 
 
 def nearly_cheapest(bound: BoundSpace, cheapest: Values) -> list[Values]:
-    """Return the cheapest recipe without one of its optional steps, each in turn: two strong steps are often enough.
+    """Return the cheapest recipe and what differs from it in one thing that costs little.
+
+    Each choice (but those of places) is made otherwise, since recipes of one size may lose very different amounts, such
+    as those that prune by another scope; and each optional step is left out, since two strong steps are often enough.
 
     Args:
         bound: the space.
         cheapest: its cheapest recipe.
     """
 
-    def without(switch: Parameter) -> Values:
-        known = {**cheapest, switch.name: switch.at(0.0)}
-        return bound.choose(lambda each: known.get(each.name, each.at(0.5)))
+    def otherwise(each: Parameter, value: Value) -> Values:
+        known = {**cheapest, each.name: value}
+        return bound.choose(lambda one: known.get(one.name, one.at(0.5)))
 
-    return _distinct([without(each) for each in _switches(bound) if each.value(cheapest[each.name])])
+    choices = [each for each in bound.parameters if each.kind == "choice" and each.path and each.per is None]
+    found = [otherwise(each, label) for each in choices if each.name in cheapest for label in reversed(each.labels)]
+    there = [each for each in _switches(bound) if each.value(cheapest[each.name])]
+    return _distinct([*(found or [cheapest]), *(otherwise(each, each.at(0.0)) for each in there)])
 
 
 def _switches(bound: BoundSpace) -> list[Parameter]:

@@ -114,7 +114,8 @@ class Study:
         stored = self.study.user_attrs.get("fingerprint")
         if stored is None or not self.study.get_trials(deepcopy=False):
             # A search that ended before its first trial (limits that nothing meets) binds the folder to nothing.
-            for name, value in {"fingerprint": dict(fingerprint), "dense": {}, "measured": []}.items():
+            started = {"fingerprint": dict(fingerprint), "dense": {}, "measured": [], "reported": "", "scanned": False}
+            for name, value in started.items():
                 self.study.set_user_attr(name, value)
         elif stored != dict(fingerprint):
             other = [name for name, value in fingerprint.items() if stored.get(name) != value]
@@ -145,6 +146,24 @@ class Study:
     def keep_measured(self, key: str) -> None:
         """Keep that a pick was measured on the test images; once each."""
         self.study.set_user_attr("measured", list(dict.fromkeys([*self.measured, key])))
+
+    @property
+    def reported(self) -> str:
+        """Which pick the report in the folder belongs to; empty where that is not known."""
+        return str(self.study.user_attrs.get("reported", ""))
+
+    def keep_reported(self, key: str) -> None:
+        """Keep which pick the report in the folder belongs to."""
+        self.study.set_user_attr("reported", key)
+
+    @property
+    def scanned(self) -> bool:
+        """Whether per-layer choices were scanned."""
+        return bool(self.study.user_attrs.get("scanned", False))
+
+    def keep_scanned(self) -> None:
+        """Keep that per-layer choices were scanned: it takes a while, and a search that goes on has had it."""
+        self.study.set_user_attr("scanned", True)
 
     @property
     def records(self) -> list[Record]:

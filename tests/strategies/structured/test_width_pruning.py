@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pah_opt.errors import DataError, UnsupportedModelError
+from pah_opt.strategies.structured import width
 from pah_opt.strategies.structured.config import WidthConfig
 from pah_opt.strategies.structured.strategy import WidthPruning
 from pah_opt.strategies.structured.width import cut_embedding, stream_layers
@@ -198,3 +200,14 @@ def test_torch_pruning_shuffles_a_norm_that_is_cut_to_a_small_share() -> None:
     torch_pruning.prune_layernorm_out_channels(norm, [i for i in range(64) if i not in kept])
     assert sorted(norm.weight.tolist()) == kept
     assert norm.weight.tolist() != kept
+
+
+def test_channels_scored_on_a_gpu_are_chosen_on_the_cpu(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The indices of a head's copies are made there; fake tensors know devices that this machine lacks."""
+    model = tiny_vit()
+    config, context = WidthConfig(ratio=0.5), bench.context(model)
+    with FakeTensorMode():
+        monkeypatch.setattr(width, "_felt_by_the_loss", lambda *_: torch.empty(32, device="cuda"))
+        kept = width._chosen(model, bench.layout(model), "taylor", 16, config, context)
+    assert kept.device.type == "cpu"
+    assert kept.shape == (16,)

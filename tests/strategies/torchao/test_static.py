@@ -190,3 +190,12 @@ def test_activations_that_overflow_are_refused(run: Callable[..., Any], vit: nn.
         vit.vit.layers[0].mlp.fc1.weight.fill_(3e38)
     with pytest.raises(DataError, match=r"inputs of .* are not finite"):
         run(vit, scheme="int8-static")
+
+
+def test_the_error_without_a_bias_is_what_is_left_when_nothing_is_given_back() -> None:
+    inputs = nn.functional.gelu(torch.randn(300, 32, generator=torch.Generator().manual_seed(0)) + 1)
+    weight = random_weight(16, 32)
+    given_back, left = (fix(seen_of(inputs), weight, None, bias=bias) for bias in (True, False))
+    assert given_back.shift is not None
+    assert left.shift is None
+    assert left.error > given_back.error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pah_opt.errors import UnsupportedModelError
 from pah_opt.models import find_adapter, select_linears
@@ -15,6 +15,7 @@ from pah_opt.models.adapters.reading import part
 from pah_opt.models.builtin import pah_opt_model_adapters
 from pah_opt.models.surgery import replace_module
 from pah_opt.testing import TINY_MODELS, tiny_deit, tiny_dinov2, tiny_timm_vit, tiny_torchvision_vit, tiny_vit
+from pah_opt.testing.timm_vit import Block
 
 if TYPE_CHECKING:
     from conftest import Case
@@ -227,4 +228,40 @@ def test_position_embeddings_that_are_no_grid_are_refused_with_their_number() ->
     model = tiny_vit()
     model.vit.embeddings.position_embeddings = nn.Parameter(torch.zeros(1, 1 + 15, 32))
     with pytest.raises(UnsupportedModelError, match="15 patches, which is neither a square nor the 4x4"):
+        find_adapter(tiny_vit(), pah_opt_model_adapters()).layout(model)
+
+
+class ResPostBlock(Block):
+    """timm's block in which the norms come after the attention and the network."""
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        x = x + self.norm1(self.attn(x))
+        return x + self.norm2(self.mlp(x))
+
+
+class OwnBlock(Block):
+    """A block that computes what it inherits."""
+
+
+def test_timm_blocks_that_norm_afterwards_are_refused_by_path_and_class() -> None:
+    model = tiny_timm_vit()
+    adapter = find_adapter(model, pah_opt_model_adapters())
+    model.blocks[1].__class__ = ResPostBlock
+    with pytest.raises(UnsupportedModelError, match=r"blocks\.1 is a ResPostBlock; .* pre-norm Block"):
+        adapter.layout(model)
+    model.blocks[1].__class__ = OwnBlock
+    assert len(adapter.layout(model).blocks) == len(model.blocks)
+
+
+def test_timm_blocks_without_layer_scales_are_refused() -> None:
+    model = tiny_timm_vit()
+    del model.blocks[0].ls2
+    with pytest.raises(UnsupportedModelError, match=r"blocks\.0 is a Block; .*ls2"):
+        find_adapter(tiny_timm_vit(), pah_opt_model_adapters()).layout(model)
+
+
+def test_one_block_at_two_positions_is_refused_with_both() -> None:
+    model = tiny_vit()
+    model.vit.layers[1] = model.vit.layers[0]
+    with pytest.raises(UnsupportedModelError, match=r"vit\.layers\.0 and vit\.layers\.1 are one module.*deepcopy"):
         find_adapter(tiny_vit(), pah_opt_model_adapters()).layout(model)

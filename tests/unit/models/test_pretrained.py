@@ -263,3 +263,11 @@ def test_dinov2_small_as_published_loads_at_its_processors_size() -> None:
     loaded = load_model(folder, num_labels=10)
     assert loaded.model.config.image_size == 224
     assert sum("newly initialised" in note for note in loaded.notes) == 1
+
+
+def test_loading_seeds_no_gpu_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tiny_vit(), tmp_path)
+    seeded: list[int] = []
+    monkeypatch.setattr("torch.cuda.manual_seed_all", seeded.append)
+    load_model(tmp_path, weights="random", seed=3)
+    assert not seeded

@@ -156,3 +156,22 @@ def test_parameters_on_several_devices_are_a_problem() -> None:
     assert any(
         "parameters are on several devices: 1 on cpu (a); 1 on cuda:0 (b)" in p for p in model_problems(Elsewhere())
     )
+
+
+def test_tied_parameters_are_a_problem_with_both_names() -> None:
+    model = tiny_vit()
+    first, second = model.vit.layers[0].mlp, model.vit.layers[1].mlp
+    second.fc1.weight = first.fc1.weight
+    (problem,) = model_problems(model)
+    assert "vit.layers.0.mlp.fc1.weight is also vit.layers.1.mlp.fc1.weight" in problem
+    assert "clone()" in problem
+    second.fc1.weight = nn.Parameter(first.fc1.weight.detach().clone())
+    assert model_problems(model) == []
+
+
+def test_a_network_that_two_blocks_share_is_a_problem() -> None:
+    model = tiny_vit()
+    model.vit.layers[1].mlp = model.vit.layers[0].mlp
+    (problem,) = model_problems(model)
+    assert "4 parameters are tied" in problem
+    assert "copy.deepcopy" in problem

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import random
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -20,7 +22,12 @@ from pah_opt.errors import (
     StepFailedError,
     UnsupportedModelError,
 )
+from pah_opt.pipeline.copies import private_copy
+from pah_opt.pipeline.seeding import seeded
+from pah_opt.pipeline.subject import Subject
+from pah_opt.registry import default_registry
 from pah_opt.splits import Data
+from pah_opt.testing import tiny_timm_vit
 
 
 def recipe(*steps: str | Step, seed: int = 0) -> Recipe:
@@ -265,3 +272,70 @@ def test_classes_that_do_not_fit_the_head_are_refused(model: nn.Module) -> None:
     split = TensorSplit(torch.randn(8, 3, size, size), torch.arange(8) % 3, ("a", "b", "c"), name="three")
     with pytest.raises(DataError, match="3 classes"):
         pah_opt.apply(model, recipe("scale"), Data(test=split))
+
+
+def test_a_model_without_values_is_refused_and_told_of_plan(model: nn.Module) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"meta device and has no values; load its weights, or use plan"):
+        pah_opt.apply(model.to("meta"), recipe("scale"))
+
+
+def test_a_callers_inference_mode_changes_nothing(model: nn.Module) -> None:
+    wanted = weights(pah_opt.apply(model, recipe("scale")).model)
+    with torch.inference_mode():
+        found = pah_opt.apply(model, recipe("scale")).model
+    assert same(weights(found), wanted)
+    assert not any(parameter.is_inference() for parameter in found.parameters())
+
+
+def test_a_model_made_in_inference_mode_is_refused_with_the_remedy(model: nn.Module) -> None:
+    with torch.inference_mode():
+        made = copy.deepcopy(model)
+        with pytest.raises(UnsupportedModelError, match=r"made under torch\.inference_mode.*deepcopy made outside"):
+            pah_opt.apply(made, recipe("scale"))
+    pah_opt.apply(copy.deepcopy(made), recipe("scale"))
+
+
+def test_a_half_precision_model_that_casts_no_pixels_is_refused_with_the_remedy() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"in bfloat16 and does not run.*model\.float\(\).*cast"):
+        pah_opt.apply(tiny_timm_vit().bfloat16(), recipe("magnitude-pruning"))
+
+
+def test_a_half_precision_model_that_casts_its_pixels_is_worked_on(model: nn.Module) -> None:
+    assert pah_opt.apply(model.bfloat16(), recipe("magnitude-pruning")).steps
+
+
+def test_steps_on_the_cpu_seed_no_gpu(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    touched: list[object] = []
+    monkeypatch.setattr("torch.cuda.manual_seed_all", touched.append)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: touched.append("counted") or 0)
+    with seeded(7, torch.device("cpu")):
+        first = torch.rand(())
+    with seeded(7, torch.device("cpu")):
+        assert torch.rand(()) == first
+    assert not touched
+
+
+def test_steps_on_a_gpu_seed_that_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    forked: list[list[int]] = []
+    generators = [torch.Generator().manual_seed(index) for index in range(2)]
+    monkeypatch.setattr("torch.cuda.default_generators", generators)
+    monkeypatch.setattr("torch.random.fork_rng", lambda devices: forked.append(devices) or nullcontext())
+    state = torch.get_rng_state()
+    with seeded(7, torch.device("cuda", 1)):
+        assert [generator.initial_seed() for generator in generators] == [0, 7]
+    assert forked == [[1]]
+    torch.set_rng_state(state)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.float16])
+def test_torchs_default_type_does_not_reach_the_example(model: nn.Module, default: torch.dtype) -> None:
+    subject = Subject.of(model, default_registry(), private_copy)
+    wanted = subject.example(3)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(default)
+        with torch.device("meta"):
+            found = subject.example(3)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(found, wanted)

@@ -210,14 +210,40 @@ def test_thorough_starts_try_both_ends_of_every_range(optional: BoundSpace) -> N
     assert len(found[0]) == len(found[-1]) == 2
 
 
-def test_the_cheapest_recipe_is_tried_without_each_of_its_optional_steps(optional: BoundSpace) -> None:
+def test_what_is_near_the_cheapest_recipe_differs_in_one_thing(optional: BoundSpace, judge: Judge) -> None:
     zeros, sparsity, cast = (each.name for each in optional.parameters)
     cheapest: Values = {zeros: "true", sparsity: 0.9, cast: "true"}
     assert steps_of(optional, nearly_cheapest(optional, cheapest)) == [
+        [("magnitude-pruning", 0.9), ("cast", None)],
         [("cast", None)],
         [("magnitude-pruning", 0.9)],
     ]
-    assert steps_of(optional, nearly_cheapest(optional, {zeros: "false", cast: "true"})) == [], "nothing is left of it"
+    bound = BoundSpace.of(
+        Space.from_yaml(DECIDING), default_registry(), judge.model, judge.adapter.layout(judge.model)
+    )  # fmt: skip
+    cheapest = bound.choose(lambda each: each.at(0.0) if each.path else each.at(1.0))
+    recipes = [bound.recipe(values, "start") for values in nearly_cheapest(bound, cheapest)]
+    scopes = [recipe.steps[0].with_.get("scope") for recipe in recipes if recipe is not None]
+    assert scopes == ["global", "layer", None]
+
+
+def test_zeros_take_a_bit_and_save_nothing_where_weights_share_bytes(judge: Judge) -> None:
+    def predicted(*steps: Step) -> float:
+        return judge.predict(Recipe(name="sizes", steps=steps))["artifact_bytes"]
+
+    zeros = Step.of("magnitude-pruning", sparsity=0.9)
+    kinds = [Step.of("torchao", scheme=scheme) for scheme in ("int8-weight-only", "int4-weight-only")]
+    int8, int4 = (predicted(kind) for kind in kinds)
+    sparse8, sparse4 = (predicted(zeros, kind) for kind in kinds)
+    assert sparse8 < 0.8 * int8
+    assert 0.95 * int4 < sparse4 <= int4, "the classifier alone is stored in float"
+
+
+def test_nothing_is_planned_twice(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = replace(judge, budget=Budget(minimise="size"), table=None)
+    first = sizes.predict(HALF)
+    monkeypatch.setattr("pah_opt.search.judge.plan", lambda *_, **__: pytest.fail("it was planned again"))
+    assert sizes.predict(HALF.model_copy(update={"name": "another"})) == first
 
 
 def test_the_dense_model_is_left_as_it_was(judge: Judge, model: nn.Module) -> None:

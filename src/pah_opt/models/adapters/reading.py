@@ -178,9 +178,29 @@ def read_blocks(model: nn.Module, holder: str, names: FamilyNames) -> tuple[Bloc
     """Read every block under ``holder``.
 
     Raises:
-        UnsupportedModelError: a block has an attention or feed-forward network of no known kind.
+        UnsupportedModelError: a block has an attention or feed-forward network of no known kind, or is there twice.
     """
-    return tuple(read_block(block, join(holder, name), names) for name, block in part(model, holder).named_children())
+    blocks = part(model, holder)
+    _refuse_shared(blocks, holder)
+    return tuple(read_block(block, join(holder, name), names) for name, block in blocks.named_children())
+
+
+def _refuse_shared(blocks: nn.Module, holder: str) -> None:
+    """Find one module at several positions, which listing children would leave out.
+
+    Raises:
+        UnsupportedModelError: there is one; names its positions.
+    """
+    positions: dict[int, list[str]] = {}
+    for name, module in blocks.named_modules(remove_duplicate=False):
+        if name and "." not in name:
+            positions.setdefault(id(module), []).append(join(holder, name))
+    shared = next((paths for paths in positions.values() if len(paths) > 1), None)
+    if shared:
+        raise UnsupportedModelError(
+            f"{' and '.join(shared)} are one module, so that a change of one block would change the others; give each "
+            "position its own block first, with copy.deepcopy"
+        )
 
 
 def read_block(block: nn.Module, path: str, names: FamilyNames) -> Block:

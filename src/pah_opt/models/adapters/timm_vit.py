@@ -36,6 +36,17 @@ class TimmViT(StructuralAdapter):
         classifiers=("head", "head_dist"),
     )  # fmt: skip
 
+    def layout(self, model: nn.Module) -> Layout:
+        """Read the layout from the tensors.
+
+        Raises:
+            UnsupportedModelError: a part or a block is of another kind; names it.
+        """
+        layout = super().layout(model)
+        for block in layout.blocks:
+            _refuse_other_block(model.get_submodule(block.path), block.path)
+        return layout
+
     def stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
         """Read it from the patch embedding."""
         stated: Any = model.patch_embed
@@ -124,6 +135,20 @@ def timm_arguments(model: Any, layout: Layout) -> dict[str, Any]:
         "pool_include_prefix": bool(getattr(model, "pool_include_prefix", False)),
         "norm_eps": first.norm1.eps,
     }
+
+
+def _refuse_other_block(block: nn.Module, path: str) -> None:
+    """Refuse blocks with the same parts in another order: in timm's ``ResPostBlock`` norms follow what they scale.
+
+    Raises:
+        UnsupportedModelError: it is no pre-norm ``Block``; names its class.
+    """
+    runs = next((kind.__name__ for kind in type(block).__mro__ if "forward" in vars(kind)), "")
+    if runs != "Block" or not (hasattr(block, "ls1") and hasattr(block, "ls2")):
+        raise UnsupportedModelError(
+            f"{path} is a {type(block).__name__}; of timm's blocks only the pre-norm Block (norm1, attn, ls1, then "
+            "norm2, mlp, ls2) is supported: make the model with block_fn=Block, or add a ModelAdapter for its blocks"
+        )
 
 
 def _is_norm(module: Any) -> bool:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from pah_opt.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pah_opt.optimizer import Context
 
 EXAMPLES = 2
@@ -29,8 +31,14 @@ def example_pixels(model: nn.Module, context: Context) -> Tensor:
     """Return seeded random pixels that fit the model, ``(2, channels, height, width)`` float32, on its device."""
     layout = context.adapter.layout(model)
     shape = (EXAMPLES, layout.in_channels, *layout.image_size)
-    pixels = torch.randn(shape, generator=torch.Generator().manual_seed(context.seed))
+    pixels = _noise(shape, context.seed)
     return pixels.to(next(model.parameters()).device)
+
+
+def _noise(shape: Sequence[int], seed: int) -> Tensor:
+    """Return standard normal numbers, float32 on the CPU whatever torch's defaults are."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 @torch.inference_mode()
@@ -63,7 +71,7 @@ def wobble(model: nn.Module, context: Context, pixels: Tensor, logits: Tensor) -
     Nothing but rounding is different then. Where activations are quantized that can be a lot: a value next to a
     threshold falls to its other side, and every layer after it sees the difference.
     """
-    noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(context.seed + 1))
+    noise = _noise(pixels.shape, context.seed + 1)
     nudged = pixels * (1.0 + NUDGE * noise.to(pixels))
     return relative_change(logits, example_logits(model, context, nudged))
 

@@ -124,7 +124,7 @@ def eliminate(
     step = chunk or max(1, surgeon.units // 64)
     while len(surgeon.order) < count:
         surgeon.remove(min(step, count - len(surgeon.order)))
-    losses = torch.tensor(surgeon.losses, dtype=covariance.dtype).cumsum(0)
+    losses = torch.tensor(surgeon.losses, dtype=covariance.dtype, device="cpu").cumsum(0)
     return Elimination(torch.tensor(surgeon.order, dtype=torch.long, device=weight.device), losses)
 
 

@@ -144,7 +144,7 @@ def turning(model: nn.Module, layout: Layout, context: Context, *, span: int, ba
     """
     starts = {block.path: model.get_submodule(block.path) for block in layout.blocks}
     last = layout.blocks[-1].path
-    total = torch.zeros(len(layout.blocks) - span + 1, dtype=torch.float64)
+    total = torch.zeros(len(layout.blocks) - span + 1, dtype=torch.float64, device="cpu")
     states: list[Tensor] = []
 
     def see(_path: str, tokens: Tensor) -> None:
@@ -156,7 +156,8 @@ def turning(model: nn.Module, layout: Layout, context: Context, *, span: int, ba
             states.clear()
             model(pixels)
             images += len(pixels)
-            total += len(pixels) * torch.tensor([_angle(a, b) for a, b in _pairs(states, span)], dtype=torch.float64)
+            angles = [_angle(a, b) for a, b in _pairs(states, span)]
+            total += len(pixels) * torch.tensor(angles, dtype=torch.float64, device="cpu")
     return total / images
 
 

@@ -63,8 +63,8 @@ def gate_gradients(
     readers = {path: model.get_submodule(path) for path in units}
     with frozen_parameters(model), watching_inputs(readers, see), torch.enable_grad():
         for pixels, labels in split.batches(batch_size):
-            ready = checked_pixels(pixels, layout, split.name).to(like.device, like.dtype).requires_grad_()
-            logits = adapter.logits(model(ready))
+            ready = checked_pixels(pixels, layout, split.name).to(like.device, like.dtype)
+            logits = adapter.logits(model(_own(ready)))
             loss = cross_entropy(logits.float(), _checked(labels, logits, split.name), reduction="sum")
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return {path: torch.cat(parts) for path, parts in found.items()}
@@ -125,10 +125,17 @@ def output_sensitivities(
     with frozen_parameters(model), watching_outputs(writers, see), torch.enable_grad():
         for pixels in calibration_batches(split, layout, batch_size, like):
             images += len(pixels)
-            logits = adapter.logits(model(pixels.requires_grad_())).float()
-            directions = torch.randn(logits.shape, generator=generator).to(logits.device)
+            logits = adapter.logits(model(_own(pixels))).float()
+            directions = torch.randn(logits.shape, generator=generator, dtype=torch.float32, device="cpu").to(
+                logits.device
+            )
             (logits * directions).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return {path: _sensitivity(sums[path] / images) for path in paths}
+
+
+def _own(pixels: Tensor) -> Tensor:
+    """Return a copy that gradients may be taken of: moving to where they are would give the caller's own images."""
+    return pixels.detach().clone().requires_grad_()
 
 
 def _sensitivity(mean_square: Tensor) -> Sensitivity:

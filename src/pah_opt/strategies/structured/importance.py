@@ -73,7 +73,7 @@ class Judge:
         """
         present = _present(block, kind)
         if self.method.planning:
-            return torch.arange(count)
+            return torch.arange(count, device="cpu")
         if self.method.importance == "surgeon" and seen is not None:
             path, unit = consumer(block, kind)
             weight = self._weighted(path)

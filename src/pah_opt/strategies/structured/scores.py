@@ -38,7 +38,7 @@ def lamp(weights: Sequence[Tensor]) -> Tensor:
 
 def uniform_random(count: int, generator: torch.Generator) -> Tensor:
     """Return a random importance for each of ``count`` units."""
-    return torch.rand(count, generator=generator)
+    return torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def activation(weight: Tensor, second_moment: Tensor, unit: int) -> Tensor:

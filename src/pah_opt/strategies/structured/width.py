@@ -42,7 +42,11 @@ def narrow(model: nn.Module, config: WidthConfig, context: Context) -> nn.Module
     if config.target is not None:
         figure = config.target.figure
         context.record("kept", {figure: round(shares_by_width(model, layout, figure, [width])[width], 4)})
-    kept = torch.arange(width) if context.planning else _chosen(model, layout, importance, width, config, context)
+    kept = (
+        torch.arange(width, device="cpu")
+        if context.planning
+        else _chosen(model, layout, importance, width, config, context)
+    )
     # Reads and checks every calibration image before the cut.
     refit = (
         Refit(copy.deepcopy(model), context, config.batch_size) if repair != "none" and not context.planning else None
@@ -120,7 +124,7 @@ def cut_embedding(model: nn.Module, layout: Layout, kept: Tensor, context: Conte
     for path in layout.classifiers:
         layer = linear(model, path)
         # A head may read several copies of the embedding side by side (DINOv2: class token and mean of the patches).
-        copies = torch.arange(layer.in_features // hidden)[:, None] * hidden
+        copies = torch.arange(layer.in_features // hidden, device="cpu")[:, None] * hidden
         keep_columns(layer, (copies + kept).flatten())
     for name, _ in loose:
         _keep_parameter(model, name, hidden, kept)
@@ -149,6 +153,7 @@ def _kept(parameter: nn.Parameter, kept: Tensor) -> nn.Parameter:
 def _chosen(
     model: nn.Module, layout: Layout, importance: str, width: int, config: WidthConfig, context: Context
 ) -> Tensor:
+    """Return the channels to keep, ascending, on the CPU wherever the scores were made."""
     if importance == "random":
         score = uniform_random(layout.hidden_size, torch.Generator().manual_seed(context.seed))
     elif importance == "activation":
@@ -157,12 +162,12 @@ def _chosen(
         score = _felt_by_the_loss(model, layout, importance, config, context)
     else:
         score = _written_and_read(model, layout, 1 if importance == "l1" else 2)
-    return score.topk(width).indices.sort().values
+    return score.topk(width).indices.sort().values.cpu()
 
 
 def _written_and_read(model: nn.Module, layout: Layout, p: int) -> Tensor:
     """Return for each channel the share it has of the weights of every layer, averaged over layers."""
-    total = torch.zeros(layout.hidden_size)
+    total = torch.zeros(layout.hidden_size, dtype=torch.float32, device="cpu")
     for path, side in stream_layers(layout).items():
         weight: Tensor = model.get_submodule(path).get_parameter("weight").detach().flatten(1)
         score = weight.float().abs().pow(p).sum(dim=1 if side == "out" else 0).cpu()
@@ -188,7 +193,7 @@ def _carried(model: nn.Module, layout: Layout, config: WidthConfig, context: Con
     seen = collect_inputs_covariance(
         model, layout, readers, context.calibration, batch_size=config.batch_size, progress=context.progress
     )
-    total = torch.zeros(layout.hidden_size, dtype=torch.float64)
+    total = torch.zeros(layout.hidden_size, dtype=torch.float64, device="cpu")
     for block in layout.blocks:
         for leader, paths in readers_of(block).items():
             weights = torch.cat([linear(model, path).weight.detach() for path in paths]).to(seen[leader].mean.dtype)

@@ -133,7 +133,10 @@ def _fixed(model: nn.Module, assignment: Assignment, config: TorchaoConfig, cont
     steps = HALF if overflows(next(model.parameters()).device) else ALL
     if config.naive:
         return {path: naive(one, steps) for path, one in seen.items()}
-    fixed = {path: fix(one, layers[path].weight, config.smooth, steps) for path, one in seen.items()}
+    fixed = {
+        path: fix(one, layers[path].weight, config.smooth, steps, bias=layers[path].bias is not None)
+        for path, one in seen.items()
+    }
     context.record("static", {path: {"alpha": one.alpha, "output_error": one.error} for path, one in fixed.items()})
     context.record("calibration_images", len(split))
     return fixed

@@ -55,7 +55,8 @@ class _Watcher:
 
     def see(self, path: str, inputs: Tensor) -> None:
         rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
-        picked = rows[torch.randperm(len(rows), generator=self._generator)[: self._rows].to(rows.device)]
+        order = torch.randperm(len(rows), generator=self._generator, device="cpu")
+        picked = rows[order[: self._rows].to(rows.device)]
         low, high = torch.aminmax(rows, dim=0)
         if path in self.found:
             self.found[path].add(picked, low, high)

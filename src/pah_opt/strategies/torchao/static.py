@@ -49,8 +49,9 @@ class Fixed(NamedTuple):
         divisor: what each input channel is divided by first, ``(in,)``; None for nothing. The weight's columns are
             multiplied by it.
         alpha: how much of the outliers moved into the weight; None when none did.
-        error: relative error of the layer's output on the sample, 0 to 1.
-        shift: what the layer's outputs lose on average, ``(out,)``, for its bias to give back; None when not known.
+        error: relative error of the layer's output on the sample, with ``shift`` given back, 0 to 1.
+        shift: what the layer's outputs lose on average, ``(out,)``, for its bias to give back; None when not known, or
+            when there is no bias.
     """
 
     scale: Tensor
@@ -61,7 +62,9 @@ class Fixed(NamedTuple):
     shift: Tensor | None = None
 
 
-def fix(seen: Seen, weight: Tensor, smooth: float | Literal["auto"] | None, steps: Steps = ALL) -> Fixed:
+def fix(
+    seen: Seen, weight: Tensor, smooth: float | Literal["auto"] | None, steps: Steps = ALL, *, bias: bool = True
+) -> Fixed:
     """Choose scale, zero point and divisor for one layer.
 
     Args:
@@ -69,10 +72,11 @@ def fix(seen: Seen, weight: Tensor, smooth: float | Literal["auto"] | None, step
         weight: ``(out, in)``.
         smooth: SmoothQuant's alpha; ``auto`` for the one with the least error of the layer's output; None for none.
         steps: int8 values in use, for inputs and weights.
+        bias: whether the layer has one, to which what outputs lose on average can be given back.
     """
     weight = weight.detach().float()
     alphas = ALPHAS if smooth == "auto" else (smooth,)
-    return min((_with_alpha(seen, weight, alpha, steps) for alpha in alphas), key=lambda fixed: fixed.error)
+    return min((_with_alpha(seen, weight, alpha, steps, bias=bias) for alpha in alphas), key=lambda fixed: fixed.error)
 
 
 def naive(seen: Seen, steps: Steps = ALL) -> Fixed:
@@ -88,7 +92,7 @@ def divisors(seen: Seen, weight: Tensor, alpha: float) -> Tensor:
     return (inputs.pow(alpha) / columns.pow(1 - alpha)).clamp(1e-4, 1e4)
 
 
-def _with_alpha(seen: Seen, weight: Tensor, alpha: float | None, steps: Steps) -> Fixed:
+def _with_alpha(seen: Seen, weight: Tensor, alpha: float | None, steps: Steps, *, bias: bool) -> Fixed:
     divisor = None if alpha is None else divisors(seen, weight, alpha)
     ones = torch.ones_like(seen.low)
     by = ones if divisor is None else divisor
@@ -97,8 +101,10 @@ def _with_alpha(seen: Seen, weight: Tensor, alpha: float | None, steps: Steps) -
     scale, zero_point = _least_squares(rows, low, high, scaled.square().sum(dim=0), steps)
     wanted = seen.rows @ weight.T
     got = _rounded(rows, scale, zero_point, steps) @ rounded_rows(scaled, steps).T
-    shift = (wanted - got).mean(dim=0)
-    error = float((got + shift - wanted).norm() / wanted.norm().clamp_min(1e-12))
+    shift = (wanted - got).mean(dim=0) if bias else None
+    if shift is not None:
+        got = got + shift
+    error = float((got - wanted).norm() / wanted.norm().clamp_min(1e-12))
     zero_point = _shaped(zero_point, seen.ndim).to(torch.int8)
     return Fixed(_shaped(scale, seen.ndim), zero_point, divisor, alpha, error, shift)
 

@@ -177,6 +177,10 @@ class WandaConfig(Observation, PruningTarget):
 class SparseGptConfig(Observation, PruningTarget):
     """Parameters of `sparsegpt`."""
 
+    images: int = Field(default=256, ge=8)
+    """At most so many calibration images are looked at, evenly spaced; fewer than 8 say too little about others. With
+    `match_dense`, a block's inputs and what goes into each of its layers are held for all of them, in float32: 1.3 GiB
+    for 256 images of 224 pixels in a ViT-B. Fewer images need less."""
     solver: Literal["admm", "obs"] = "admm"
     """How a layer is solved. `obs` visits columns left to right, as the SparseGPT paper does; `admm` settles zeros and
     weights together, in turns, which leaves about a third less of the error."""

@@ -51,7 +51,7 @@ def find_cut(pieces: Sequence[Piece], count: int) -> Cut:
     high, below = _bin_of(_histogram((_high(_bits(piece())) for piece in pieces), _HIGH_BINS), count)
     histogram = _histogram((_low_within(_bits(piece()), high) for piece in pieces), _LOW_BINS)
     low, below_low = _bin_of(histogram, count - below)
-    pattern = torch.tensor((high << _LOW_BITS) | low, dtype=torch.int32)
+    pattern = torch.tensor((high << _LOW_BITS) | low, dtype=torch.int32, device="cpu")
     return Cut(float(pattern.view(torch.float32)), count - below - below_low, int(histogram[low]))
 
 
@@ -68,7 +68,7 @@ def cut_mask(scores: Tensor, cut: Cut, ties_left: int) -> tuple[Tensor, int]:
 
 
 def _bits(scores: Tensor) -> Tensor:
-    return scores.contiguous().view(torch.int32).flatten()
+    return scores.float().contiguous().view(torch.int32).flatten()
 
 
 def _high(bits: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def _low_within(bits: Tensor, high: int) -> Tensor:
 
 
 def _histogram(digits: Iterable[Tensor], bins: int) -> Tensor:
-    total = torch.zeros(bins, dtype=torch.int64)
+    total = torch.zeros(bins, dtype=torch.int64, device="cpu")
     for batch in _batches(digits):
         total += torch.bincount(batch, minlength=bins).cpu()
     return total

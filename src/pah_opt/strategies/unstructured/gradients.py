@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,7 +46,8 @@ class GradientSums:
         """Start at nothing."""
         rows, columns = layer.weight.shape
         device = layer.weight.device
-        return cls(torch.zeros(rows, columns, device=device), torch.zeros(rows, device=device))
+        zeros = partial(torch.zeros, dtype=torch.float32, device=device)
+        return cls(zeros(rows, columns), zeros(rows))
 
     def add(self, inputs: Tensor, gradient: Tensor, *, squared: bool) -> None:
         """Add a batch.

@@ -73,7 +73,7 @@ def random_scores(layers: Mapping[str, nn.Linear], seed: int) -> Score:
         mixed = zlib.crc32(f"{seed}/{path}/{rows.start or 0}".encode())
         generator = torch.Generator().manual_seed(mixed)
         weight = layers[path].weight[rows]
-        return torch.rand(weight.shape, generator=generator).to(weight.device)
+        return torch.rand(weight.shape, generator=generator, dtype=torch.float32, device="cpu").to(weight.device)
 
     return score
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pah_opt.strategies.structured.scores import activation, hessian, lamp, magnitude, taylor
+from pah_opt.strategies.structured.scores import activation, hessian, lamp, magnitude, taylor, uniform_random
 from pah_opt.strategies.structured.weights import unit_weights
 from pah_opt.testing import tiny_dinov2, tiny_vit
 
@@ -87,3 +87,15 @@ def layout_of(model: torch.nn.Module) -> Any:
     from pah_opt.models.builtin import pah_opt_model_adapters
 
     return find_adapter(model, tuple(pah_opt_model_adapters())).layout(model)
+
+
+def test_random_scores_do_not_depend_on_torchs_defaults() -> None:
+    wanted, before = uniform_random(6, torch.Generator().manual_seed(1)), torch.get_default_dtype()
+    generator = torch.Generator().manual_seed(1)
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.device("meta"):
+            found = uniform_random(6, generator)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(found, wanted)

@@ -79,3 +79,16 @@ def test_noncontiguous_scores_are_cut_like_contiguous_ones() -> None:
     torch.manual_seed(0)
     scores = torch.rand(16, 8).T
     assert torch.equal(masks([scores], 50)[0], masks([scores.contiguous()], 50)[0])
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_torchs_defaults_do_not_change_the_cut(default: torch.dtype) -> None:
+    piece = torch.rand(40, generator=torch.Generator().manual_seed(0))
+    wanted, before = find_cut([lambda: piece], 11), torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(default)
+        with torch.device("meta"):
+            assert find_cut([lambda: piece], 11) == wanted
+            assert find_cut([piece.double], 11) == wanted
+    finally:
+        torch.set_default_dtype(before)

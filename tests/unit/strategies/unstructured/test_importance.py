@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pah_opt.strategies.unstructured.gradients import add_gradient, add_squared_gradients
+from pah_opt.strategies.unstructured.gradients import GradientSums, add_gradient, add_squared_gradients
 from pah_opt.strategies.unstructured.importance import lamp, optimal_brain_damage, random_scores, taylor, wanda
 from pah_opt.strategies.unstructured.prune import ALL
 
@@ -71,3 +71,18 @@ def test_gradients_from_inputs_and_outputs_are_those_of_autograd(tokens: tuple[i
     ]
     assert torch.allclose(mean, whole, atol=1e-5)
     assert torch.allclose(squares, torch.stack(each).square().sum(dim=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_torchs_defaults_change_neither_random_scores_nor_gradient_sums(default: torch.dtype) -> None:
+    layers = {"layer": nn.Linear(4, 3)}
+    wanted, before = random_scores(layers, 5)("layer", slice(None)), torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(default)
+        with torch.device("meta"):
+            found, sums = random_scores(layers, 5)("layer", slice(None)), GradientSums.zeros(layers["layer"])
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(found, wanted)
+    assert sums.weight.dtype == sums.outputs.dtype == torch.float32
+    assert sums.weight.device.type == "cpu"
