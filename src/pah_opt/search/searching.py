@@ -183,6 +183,13 @@ class _Run:
     def _limit_s(self) -> float:
         return float("inf") if self.settings.minutes is None else 60.0 * self.settings.minutes
 
+    @property
+    def _looking_s(self) -> float:
+        """Seconds for a look at the whole space: a share of the search, by the pace so far where it has no end."""
+        seconds = [record.seconds for record in self.study.records if record.judged]
+        pace = sum(seconds) / len(seconds) if seconds else float("inf")
+        return SCAN_SHARE * min(self._limit_s, self.settings.trials * pace)
+
     def _predicted_cost(self, values: Values) -> float | None:
         recipe = self.bound.recipe(values, "neighbour")
         if recipe is None or not self.settings.screening:
@@ -195,7 +202,7 @@ class _Run:
     def _survey(self, *, scan: bool) -> Survey:
         """Look for the cheapest recipe by its plan; what is near it is tried before per-layer choices are scanned."""
         self.progress.message("looking for the cheapest recipe")
-        until = time.perf_counter() + SCAN_SHARE * self._limit_s
+        until = time.perf_counter() + self._looking_s
         extremes = Extremes(self.bound, self.judge, by_place=False, most_plans=SURVEY_PLANS, until=until)
         figure = self.budget.figure
         least = extremes.least(figure)
@@ -207,7 +214,7 @@ class _Run:
             yield from nearly_cheapest(self.bound, cheapest)
         if scan:
             self.progress.message("scanning per-layer choices")
-            yield from knapsack_starts(self.bound, self.judge, SCAN_SHARE * self._limit_s)
+            yield from knapsack_starts(self.bound, self.judge, self._looking_s)
             self.study.keep_scanned()
         yield from thorough_starts(self.bound)
 

@@ -285,6 +285,7 @@ def test_training_images_are_needed(model: nn.Module, data: Data) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "said"), [({"trails": 3}, "no setting 'trails'"), ({"trials": 0}, "trials is 0"),
+                           ({"seed": -1}, "seed is -1; allowed: 0 to 4294967295"),
                            ({"sampler": "tpee"}, "allowed: tpe, nsga2, random")],
 )  # fmt: skip
 def test_wrong_settings_are_named(settings: dict[str, Any], said: str, model: nn.Module, data: Data) -> None:
@@ -331,7 +332,7 @@ def test_the_command_shows_the_front_and_the_pick_and_fails_where_there_is_none(
     assert good.exit_code == 0, good.stderr
     assert "The pick, on the test images:" in good.stdout
     assert "search-pick" in good.stdout
-    none = CliRunner().invoke(main, [*arguments, "--limit", "file_mb=0.03", "--limit", "top1_drop_pp=0", "--out",
+    none = CliRunner().invoke(main, [*arguments, "--limit", "file_mb=0.05", "--limit", "top1_drop_pp=0", "--out",
                                      str(tmp_path / "b")])  # fmt: skip
     assert none.exit_code == 1
     assert "no trial" in none.stderr

@@ -74,6 +74,10 @@ def test_every_recipe_made_is_valid_and_leaves_out_what_was_not_chosen(model: nn
         ("{use: magnitude-pruning, with: {sparsity: {choices: []}}}", "at least one value"),
         ("{use: magnitude-pruning, with: {sparsity: {low: 0.1, hihg: 0.5}}}", "there is no 'hihg' in a choice"),
         ("{use: magnitude-pruning, with: {sparsity: {low: 0, high: 0.5, log: true}}}", "must begin above 0"),
+        (
+            "{use: depth-pruning, with: {count: {low: 1, high: 3, step: 0.5}}}",
+            r"step is 0\.5; .*takes whole",
+        ),
         ("{use: torchao, with: {scheme: {low: 1, high: 2}}}", "a range needs a number"),
         ("{use: torchao, with: {scheme: {per: block, choices: [int8-dynamic]}}}", "maps layer patterns to values"),
         ("{use: torchao, with: {scheme: {choices: [int8-dinamic, int8-dynamic]}}}", "did you mean 'int8-dynamic'"),
