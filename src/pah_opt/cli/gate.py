@@ -81,6 +81,9 @@ def _checked(path: str, minima: tuple[str, ...], maxima: tuple[str, ...], models
     if limits:
         bare = report.without_gates()
         return with_gates(bare, check_gates(bare, limits, models=models or None))
+    if models:
+        report = report.model_copy(update={"models": tuple(report.model(name) for name in dict.fromkeys(models))})
     if not any(model.vs_baseline.gates for model in report.models):
-        raise ReportError(f"{path} holds no gates of a recipe; give limits with --max or --min")
+        whose = f"models {', '.join(models)} of {path} hold" if models else f"{path} holds"
+        raise ReportError(f"{whose} no gates of a recipe; give limits with --max or --min")
     return report

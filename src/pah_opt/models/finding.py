@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.errors import UnsupportedModelError
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from pah_opt.layout import ModelAdapter
 
+_LOG = logging.getLogger(__name__)
 _ADDING = "to add a family, return a ModelAdapter from the hook pah_opt_model_adapters (docs: writing a plugin)"
 
 
@@ -28,12 +30,21 @@ def find_adapter(model: nn.Module, adapters: Iterable[ModelAdapter]) -> ModelAda
     """
     known = tuple(adapters)
     for adapter in known:
-        if adapter.matches(model):
+        if _matches(adapter, model):
             return adapter
     supported = ", ".join(adapter.name for adapter in known) or "none (no adapter is loaded; see pah-opt plugins)"
     raise UnsupportedModelError(
         f"{_described(model)} is not a Vision Transformer of a known family; supported: {supported}; {_ADDING}"
     )
+
+
+def _matches(adapter: ModelAdapter, model: nn.Module) -> bool:
+    """Ask an adapter; one that fails at a model it was not made for does not know it."""
+    try:
+        return bool(adapter.matches(model))
+    except Exception:  # noqa: BLE001  # a plugin's adapter may raise anything, and must not stand in the way of the others
+        _LOG.warning("the model adapter %s failed at a %s", adapter.name, type(model).__name__, exc_info=True)
+        return False
 
 
 def _described(model: Any) -> str:

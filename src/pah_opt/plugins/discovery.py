@@ -36,11 +36,19 @@ def _distributions() -> Iterator[Distribution]:
     """Yield each distribution with plugins once: the first on the path is the one that would be imported."""
     seen: set[str] = set()
     for distribution in distributions():
-        if PROJECT in (distribution.read_text("entry_points.txt") or ""):  # cheaper than metadata, which is parsed mail
+        if _mentions_us(distribution):
             name = _name(distribution)
             if name and name not in seen:
                 seen.add(name)
                 yield distribution
+
+
+def _mentions_us(distribution: Distribution) -> bool:
+    """Look for plugins in the text of entry points: cheaper than a distribution's metadata, which is parsed mail."""
+    try:
+        return PROJECT in (distribution.read_text("entry_points.txt") or "")
+    except Exception:  # noqa: BLE001  # somebody else's file, which need not be text
+        return False
 
 
 def _candidates(distribution: Distribution) -> list[Candidate]:

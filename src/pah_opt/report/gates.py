@@ -96,12 +96,21 @@ def read_limits(minima: Iterable[str], maxima: Iterable[str]) -> dict[str, Gate]
     1.0
 
     Raises:
-        ReportError: one is not of that form, or names an unknown figure.
+        ReportError: one is not of that form, names an unknown figure, or one that was named already.
     """
-    lows = dict(_read(text) for text in minima)
-    highs = dict(_read(text) for text in maxima)
+    lows, highs = _each_once("--min", minima), _each_once("--max", maxima)
     names = dict.fromkeys((*lows, *highs))
     return {name: _gate(name, lows.get(name), highs.get(name)) for name in names}
+
+
+def _each_once(option: str, texts: Iterable[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for text in texts:
+        name, value = _read(text)
+        if name in found:
+            raise ReportError(f"{option} is given twice for {name} ({found[name]:g} and {value:g}); give it once")
+        found[name] = value
+    return found
 
 
 def _gate(name: str, low: float | None, high: float | None) -> Gate:

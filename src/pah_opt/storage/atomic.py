@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -117,21 +118,28 @@ def whole_folder(target: str | os.PathLike[str]) -> Path:
     """Return where the content of ``target`` is: the folder, or the old one that a crash left beside it whole."""
     path = Path(target)
     if not path.exists():
-        spare = sorted(path.resolve().parent.glob(f".{path.name}.*{REPLACED}"), key=lambda p: p.stat().st_mtime)
+        spare = sorted(_beside(path.resolve(), REPLACED), key=lambda p: p.stat().st_mtime)
         return spare[-1] if spare else path
     return path
 
 
 def remove_leftovers(target: Path) -> None:
     """Remove what writers of ``target`` that died left beside it; those that are still at work are left alone."""
-    leftovers = list(target.parent.glob(f".{target.name}.*{UNFINISHED}"))
+    leftovers = list(_beside(target, UNFINISHED))
     if target.exists():
-        leftovers += target.parent.glob(f".{target.name}.*{REPLACED}")
+        leftovers += _beside(target, REPLACED)
     for folder in leftovers:
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime > SETTLED_S and folder.is_dir():
                 with _locked(folder, must=True):
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(target: Path, ending: str) -> Iterator[Path]:
+    """Yield what :func:`_hidden` named beside ``target``, and nothing of a neighbour whose name begins alike."""
+    wanted = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}{re.escape(ending)}")
+    with suppress(OSError):
+        yield from (path for path in target.parent.iterdir() if wanted.fullmatch(path.name))
 
 
 def _hidden(path: Path, ending: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from pah_opt.errors import UnsupportedHardwareError
 from pah_opt.progress import Progress, default_progress
 
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
@@ -21,9 +22,24 @@ def main_progress() -> Progress:
 
 
 def own_device(device: str) -> str:
-    """Return the GPU of this process where ``cuda`` is asked for and a launcher gave each its own."""
+    """Return the GPU of this process where ``cuda`` is asked for and a launcher gave each its own.
+
+    Raises:
+        UnsupportedHardwareError: there is no such device here.
+    """
+    import torch
+
     local = os.environ.get("LOCAL_RANK", "")
-    return f"cuda:{local}" if device == "cuda" and local.isdigit() else device
+    chosen = f"cuda:{local}" if device == "cuda" and local.isdigit() else device
+    try:
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+        first = (str(error).splitlines() or [""])[0]
+        raise UnsupportedHardwareError(
+            f"device {chosen!r} cannot be used here: {first}; allowed: cpu, and cuda where torch finds a GPU (pah-opt "
+            "doctor says)"
+        ) from error
+    return chosen
 
 
 def wait_for_all() -> None:

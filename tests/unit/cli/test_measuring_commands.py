@@ -131,6 +131,9 @@ def test_gate_passes_and_fails_by_its_exit_status(run: Run, saved: Path) -> None
         (("--max", "top1_drop_pp"), "is not of the form name=number"),
         (("--min", "params=1", "--model", "samee"), "did you mean 'same'?"),
         ((), "holds no gates of a recipe; give limits with --max or --min"),
+        (("--model", "samee"), "did you mean 'same'?"),
+        (("--model", "same"), "hold no gates of a recipe; give limits with --max or --min"),
+        (("--max", "params=1", "--max", "params=2"), "--max is given twice for params (1 and 2); give it once"),
     ],
 )
 def test_gate_tells_bad_input_from_a_failed_gate(

@@ -63,6 +63,17 @@ def test_the_first_adapter_that_matches_is_used() -> None:
     assert find_adapter(tiny_vit(), (Mine(), first)).name == "mine"
 
 
+def test_an_adapter_that_fails_at_a_model_does_not_know_it() -> None:
+    class Broken(type(pah_opt_model_adapters()[0])):  # type: ignore[misc]  # any adapter will do
+        name = "broken"
+
+        def matches(self, model: nn.Module) -> bool:
+            return model.my_backbone is not None
+
+    adapters = pah_opt_model_adapters()
+    assert find_adapter(tiny_vit(), [Broken(), *adapters]) in adapters
+
+
 def test_no_adapter_at_all_says_where_to_look() -> None:
     with pytest.raises(UnsupportedModelError, match="no adapter is loaded; see pah-opt plugins"):
         find_adapter(tiny_vit(), ())

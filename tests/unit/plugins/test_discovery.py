@@ -99,6 +99,15 @@ def test_malformed_entry_points_concern_only_their_own_distribution(
     assert "its entry_points.txt cannot be read" in str(left.error)
 
 
+def test_entry_points_that_are_no_text_are_nobody_elses_problem(
+    install: Callable[..., None], good: Callable[[str], str], site: Path
+) -> None:
+    install("zoo", good("zoo-shrink"))
+    install("latin", "")
+    (site / "latin-1.0.dist-info" / "entry_points.txt").write_bytes(b"[console_scripts]\ncaf\xe9 = latin:main\n")
+    assert "zoo" in [plugin.origin.name for plugin in load_plugins().loaded]
+
+
 def test_a_folder_without_metadata_is_ignored(
     install: Callable[..., None], good: Callable[[str], str], site: Path
 ) -> None:

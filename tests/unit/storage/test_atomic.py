@@ -183,6 +183,18 @@ def test_an_old_folder_that_made_room_is_found_after_a_crash(tmp_path: Path) -> 
     assert contents(whole_folder(tmp_path / "a")) == {"old"}
 
 
+def test_what_a_neighbour_left_is_neither_taken_nor_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash left the only copy of ``a.int8[1]`` under its hidden name; ``a`` begins alike."""
+    monkeypatch.setattr(atomic, "SETTLED_S", -1.0)
+    only_copy = tmp_path / f".a.int8[1].12345678{atomic.REPLACED}"
+    only_copy.mkdir()
+    fill(only_copy, "int8")
+    assert whole_folder(tmp_path / "a") == tmp_path / "a"
+    with replace_folder(tmp_path / "a") as new:
+        fill(new, "new")
+    assert contents(whole_folder(tmp_path / "a.int8[1]")) == {"int8"}
+
+
 def test_leftovers_of_dead_writers_are_removed_and_those_of_live_ones_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

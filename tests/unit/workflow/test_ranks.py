@@ -70,3 +70,10 @@ def test_the_run_command_writes_nothing_in_the_other_processes(monkeypatch: pyte
     assert result.exit_code == 0, result.output
     assert not (tmp_path / "out").exists()
     assert not result.output
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_there_is_said_at_once(device: str) -> None:
+    result = CliRunner().invoke(main, ["measure", "digits", "--data", "digits", "--device", device])
+    assert result.exit_code == 2
+    assert f"device '{device}' cannot be used here" in " ".join(result.stderr.split())
