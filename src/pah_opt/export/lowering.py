@@ -90,6 +90,9 @@ class StaticInt8Linear(Int8Linear):
             "input_zero", torch.zeros((), dtype=torch.int8) if symmetric else zero.detach().to(torch.int8).reshape(())
         )
         self.register_buffer("row_sums", self.weight.sum(dim=0, dtype=torch.int32).float())
+        # Read here: while a model is traced, tensors have no values.
+        scale, offset = float(self.input_scale), int(self.input_zero)
+        self.limits = (self.low - offset) * scale, (self.high - offset) * scale
 
     input_scale: Tensor
     input_zero: Tensor
@@ -103,8 +106,7 @@ class StaticInt8Linear(Int8Linear):
             exact = self.integer_product(steps.to(torch.int8)) - zero * self.row_sums
             return exact * self.input_scale * self.scale
         if self.low > -128:  # QuantizeLinear always uses all of int8
-            scale, offset = float(self.input_scale), int(self.input_zero)
-            inputs = inputs.clamp((self.low - offset) * scale, (self.high - offset) * scale)
+            inputs = inputs.clamp(*self.limits)
         return _rounded(inputs, self.input_scale, self.input_zero) @ self.float_weight()
 
 
