@@ -94,5 +94,5 @@ def family(request: pytest.FixtureRequest) -> Callable[..., nn.Module]:
 
 
 @pytest.fixture(scope="session")
-def trained(train_on_digits: Callable[[int, int], nn.Module]) -> nn.Module:
-    return train_on_digits(128, 20)
+def trained(trained_on_digits: Callable[[int], nn.Module]) -> nn.Module:
+    return trained_on_digits(128)

@@ -63,5 +63,5 @@ def images() -> Callable[..., TensorSplit]:
 
 
 @pytest.fixture(scope="session")
-def trained(train_on_digits: Callable[[int, int], nn.Module]) -> nn.Module:
-    return train_on_digits(96, 25)
+def trained(trained_on_digits: Callable[[int], nn.Module]) -> nn.Module:
+    return trained_on_digits(96)
