@@ -42,7 +42,8 @@ def rounding_in_the_loop(model: nn.Module, paths: Collection[str]) -> Iterator[N
         ao.quantize_(model, config, filter_fn=lambda _, path: path in wanted)
 
     # torchao cannot infer this from Int8DynamicActivationInt8WeightConfig, and knows tokens with a zero point only.
-    kind = torch.int7 if overflows(next(model.parameters()).device) else torch.int8
+    half = overflows(next(model.parameters()).device)
+    kind = torch.int7 if half else torch.int8  # type: ignore[attr-defined]  # the stubs lack the small types
     tokens = qat.IntxFakeQuantizeConfig(kind, "per_token", is_symmetric=False)
     rows = qat.IntxFakeQuantizeConfig(kind, "per_channel", is_symmetric=True)
     change(qat.QATConfig(activation_config=tokens, weight_config=rows, step="prepare"))
