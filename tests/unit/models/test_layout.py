@@ -231,8 +231,8 @@ def test_position_embeddings_that_are_no_grid_are_refused_with_their_number() ->
         find_adapter(tiny_vit(), pah_opt_model_adapters()).layout(model)
 
 
-class ResPostBlock(Block):
-    """timm's block in which the norms come after the attention and the network."""
+class ResPostBlock(nn.Module):
+    """timm's block in which the norms come after the attention and the network; no subclass of Block there either."""
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         x = x + self.norm1(self.attn(x))
