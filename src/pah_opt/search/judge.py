@@ -81,7 +81,7 @@ class Judge:
     dense: Figures = field(default_factory=dict)
     table: LatencyTable | None = None
     looker: Looker | None = None
-    _predicted: dict[str, dict[str, float]] = field(default_factory=dict)
+    _predicted: dict[str, dict[str, float]] = field(default_factory=dict, init=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the registry behind: another process loads the installed plugins itself."""

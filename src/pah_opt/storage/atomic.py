@@ -51,7 +51,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         OSError: it could not be written; the old content is untouched.
     """
     target = Path(path).resolve()
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    temporary = _hidden(target, UNFINISHED)
     try:
         with temporary.open("xb") as file:
             file.write(data)
