@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pah_opt.artifact import WeightsOrigin
     from pah_opt.pipeline.planning import Plan
     from pah_opt.recipe.sources import RecipeSource
+
+T = TypeVar("T")
 
 
 @torch.inference_mode(mode=False)  # a caller's inference mode would forbid gradients and changes in place
@@ -160,6 +162,20 @@ def _reference(model: nn.Module, checked: CheckedRecipe, *, shared: bool) -> nn.
     return private_copy(model).eval() if shared or model.training else model
 
 
+def _asked(step: CheckedStep, call: Callable[[], T]) -> T:
+    """Call what a plugin made for a step; what that raises, whatever it is, becomes the step's failure.
+
+    Raises:
+        StepFailedError: names the step, and is chained to what was raised.
+    """
+    try:
+        return call()
+    except PahOptError:
+        raise
+    except Exception as error:
+        raise StepFailedError(step.index, step.optimizer.name, f"{type(error).__name__}: {error}") from error
+
+
 @dataclass
 class _Runner:
     """Runs the steps of a checked recipe; ``seen`` is the model as it was after the last one."""
@@ -195,11 +211,12 @@ class _Runner:
         context = self._context(subject, step)
         started = time.perf_counter()
         with seeded(context.seed, subject.device):
-            subject = subject.having(self._apply(subject.model, step, context).eval())
+            changed = _asked(step, lambda: optimizer.apply(subject.model, config, context).eval())
+        subject = subject.having(changed)
         seconds = time.perf_counter() - started
         verify_attributes(index, optimizer.name, subject.adapter, subject.model)
-        after = self.seen = self._snapshot(subject)
-        Verifier(index, optimizer.name, optimizer.expects(config), context.achieved).verify(before, after)
+        after = self.seen = self._left_by(step, subject)
+        Verifier(index, optimizer.name, step.promises, context.achieved).verify(before, after)
         accuracy = self.collapse.after_step(index, optimizer.name, subject)
         return subject, StepRecord(
             use=optimizer.name,
@@ -208,16 +225,8 @@ class _Runner:
             before=asdict(before.figures),
             after={**asdict(after.figures), **accuracy},
             seconds=seconds,
-            state=optimizer.state(subject.model, config),
+            state=_asked(step, lambda: optimizer.state(subject.model, config)),
         )
-
-    def _apply(self, model: nn.Module, step: CheckedStep, context: Context) -> nn.Module:
-        try:
-            return step.optimizer.apply(model, step.config, context)
-        except PahOptError:
-            raise
-        except Exception as error:  # a plugin may raise anything; the step is named
-            raise StepFailedError(step.index, step.optimizer.name, f"{type(error).__name__}: {error}") from error
 
     def _context(self, subject: Subject, step: CheckedStep) -> Context:
         size = subject.layout.image_size
@@ -233,6 +242,13 @@ class _Runner:
             reference=self.reference,
             progress=self.progress,
         )
+
+    def _left_by(self, step: CheckedStep, subject: Subject) -> Snapshot:
+        try:
+            return self._snapshot(subject)
+        except Exception as error:
+            message = f"the model that it left cannot be run: {error}"
+            raise StepFailedError(step.index, step.optimizer.name, message) from error
 
     def _snapshot(self, subject: Subject) -> Snapshot:
         example = subject.example(self.checked.recipe.seed)

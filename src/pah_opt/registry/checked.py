@@ -1,4 +1,4 @@
-"""A recipe that passed validation: every step with its Optimizer, typed config, tags and needs."""
+"""A recipe that passed validation: every step with its Optimizer, typed config, and what it declares for that."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pah_opt.optimizer import AnyOptimizer, Needs, OptimizerConfig, Tags
+    from pah_opt.optimizer import AnyOptimizer, Effect, Needs, OptimizerConfig, Tags
     from pah_opt.recipe import Recipe, Step
 
 
@@ -21,6 +21,7 @@ class CheckedStep:
         config: its parameters, typed, with every default.
         tags: how it changes state tags.
         needs: what it needs besides the model.
+        promises: the effect that is verified after it.
         align: multiple that widths should have after it, because a later step asks for it; at least 1.
     """
 
@@ -30,6 +31,7 @@ class CheckedStep:
     config: OptimizerConfig
     tags: Tags
     needs: Needs
+    promises: Effect
     align: int = 1
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pah_opt.environment import Obstacle
 from pah_opt.errors import IncompatibleStepsError, Problem, RecipeError, UnknownOptimizerError, nearest_name
-from pah_opt.optimizer import FRESH_TAGS, AnyOptimizer, Needs, OptimizerConfig, Tags
+from pah_opt.optimizer import FRESH_TAGS, AnyOptimizer, Effect, Needs, OptimizerConfig, Tags
 from pah_opt.registry.checked import CheckedRecipe, CheckedStep
 from pah_opt.registry.needs import Supply
 from pah_opt.registry.order import order_problems
@@ -106,12 +106,13 @@ class _Findings:
         """Ask the Optimizer what it declares for this config."""
         tags = self._ask(index, "tags", lambda: optimizer.tags(config), Tags)
         needs = self._ask(index, "needs", lambda: optimizer.needs(config), Needs)
+        promises = self._ask(index, "expects", lambda: optimizer.expects(config), Effect)
         align = self._ask(index, "alignment", lambda: optimizer.alignment(config), int)
-        if tags is None or needs is None or align is None:
+        if tags is None or needs is None or promises is None or align is None:
             return None
         for message, remedy in self.supply.unmet(needs):
             self._add(index, message, remedy)
-        return CheckedStep(index, self.recipe.steps[index], optimizer, config, tags, needs, max(1, align))
+        return CheckedStep(index, self.recipe.steps[index], optimizer, config, tags, needs, promises, max(1, align))
 
     def _ask(self, index: int, method: str, call: Callable[[], object], kind: type[T]) -> T | None:
         """Call a plugin's method, which may raise or answer anything; that is a problem of its step."""

@@ -114,11 +114,11 @@ def test_naive_scale_is_the_largest_absolute_value() -> None:
     assert fixed.divisor is None
 
 
-def test_half_the_steps_are_enough_for_cpus_that_overflow() -> None:
+def test_half_the_steps_are_enough_for_weights_on_cpus_that_overflow() -> None:
     inputs, weight = torch.randn(300, 32, generator=torch.Generator().manual_seed(0)), random_weight()
     full, half = (fix(seen_of(inputs), weight, "auto", steps) for steps in (ALL, HALF))
-    assert float(half.scale) == pytest.approx(2 * float(full.scale), rel=0.3)
-    assert full.error < half.error < 4 * full.error
+    assert float(half.scale) == pytest.approx(float(full.scale), rel=0.3), "the inputs use all steps"
+    assert full.error < half.error < 3 * full.error
     assert rounded_rows(weight, HALF).unique().numel() < rounded_rows(weight, ALL).unique().numel()
 
 

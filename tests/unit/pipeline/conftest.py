@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -136,6 +136,39 @@ class Ruin(Scale):
         return model
 
 
+class Undeclared(Scale):
+    """Cannot say what it promises."""
+
+    name = "undeclared"
+    summary = "Fail to declare."
+
+    def expects(self, config: ScaleConfig) -> Effect:
+        raise KeyError("promise")
+
+
+class Unsaved(Scale):
+    """Cannot say what it takes to be loaded again."""
+
+    name = "unsaved"
+    summary = "Fail to give its state."
+
+    def state(self, model: nn.Module, config: ScaleConfig) -> dict[str, Any]:
+        raise KeyError("state")
+
+
+class Unusable(Scale):
+    """Leaves a model that cannot be run."""
+
+    name = "unusable"
+    summary = "Break the forward pass."
+
+    def apply(self, model: nn.Module, config: ScaleConfig, context: Context) -> nn.Module:
+        if not context.planning:
+            fc1 = model.get_submodule(context.adapter.layout(model).blocks[0].mlp.fc1)
+            fc1.bias = nn.Parameter(fc1.bias[:3])
+        return model
+
+
 class Freeze(Scale):
     """Takes a tag away, so that nothing that needs it may follow."""
 
@@ -162,7 +195,7 @@ class Watches(Scale):
 
 
 STRATEGIES: tuple[type[AnyOptimizer], ...] = (
-    Scale, Nothing, Raises, Interrupted, Poison, Lies, Shrinks, Ruin, Freeze, Watches,
+    Scale, Nothing, Raises, Interrupted, Poison, Lies, Shrinks, Ruin, Undeclared, Unsaved, Unusable, Freeze, Watches,
 )  # fmt: skip
 
 

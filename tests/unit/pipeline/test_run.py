@@ -119,6 +119,23 @@ def test_exception_of_a_step_is_chained_and_the_model_untouched(model: nn.Module
     assert same(before, weights(model))
 
 
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("unsaved", r"step 1 \(unsaved\).*KeyError: 'state'"),
+        ("unusable", r"step 1 \(unusable\).*the model that it left cannot be run: .*RuntimeError"),
+    ],
+)
+def test_whatever_else_a_step_raises_is_its_failure(model: nn.Module, step: str, message: str) -> None:
+    with pytest.raises(StepFailedError, match=message):
+        pah_opt.apply(model, recipe(step))
+
+
+def test_a_step_that_cannot_say_what_it_promises_is_refused_before_anything_runs(model: nn.Module) -> None:
+    with pytest.raises(RecipeError, match=r"\(undeclared\).*its expects\(\) failed with KeyError: 'promise'"):
+        pah_opt.apply(model, recipe("undeclared"))
+
+
 def test_ctrl_c_leaves_the_callers_model_whole(model: nn.Module) -> None:
     before = weights(model)
     with pytest.raises(KeyboardInterrupt):

@@ -130,9 +130,9 @@ def _fixed(model: nn.Module, assignment: Assignment, config: TorchaoConfig, cont
     seen = observe(
         model, layout, layers, split, batch_size=config.batch_size, seed=context.seed, progress=context.progress
     )
-    steps = HALF if overflows(next(model.parameters()).device) else ALL
     if config.naive:
-        return {path: naive(one, steps) for path, one in seen.items()}
+        return {path: naive(one) for path, one in seen.items()}
+    steps = HALF if overflows(next(model.parameters()).device) else ALL
     fixed = {
         path: fix(one, layers[path].weight, config.smooth, steps, bias=layers[path].bias is not None)
         for path, one in seen.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,8 +30,21 @@ def _quantize_with(model: nn.Module, paths: Collection[str], config: Any) -> Non
     wanted = frozenset(paths)
     backend.load("torchao.quantization").quantize_(model, config, filter_fn=lambda _, path: path in wanted)
     for path in wanted:
+        layer = model.get_submodule(path)
         # torchao leaves a method on each layer that keeps the layer itself alive through copies of it.
-        model.get_submodule(path).__dict__.pop("extra_repr", None)
+        layer.__dict__.pop("extra_repr", None)
+        if getattr(layer.weight, "reduce_range", False):
+            _use_all_steps_for_inputs(layer.weight)
+
+
+def _use_all_steps_for_inputs(weight: Any) -> None:
+    """Let inputs use all 256 steps where the weight keeps to half of its own.
+
+    CPUs without VNNI add two products of an unsigned and a signed byte in 16 bits. With the weight in half its range
+    the sum fits (2 x 255 x 64 = 32,640), whatever the inputs are; torchao would halve theirs too. For static int8, whose
+    inputs share one scale, that costs half of its accuracy: relative errors of 0.26 instead of 0.16 on DINOv2-S features.
+    """
+    weight.act_quant_kwargs = replace(weight.act_quant_kwargs, reduce_range=False)
 
 
 @torch.no_grad()
@@ -61,7 +75,7 @@ def _config(scheme: Scheme, device: torch.device) -> Any:
 
 
 def overflows(device: torch.device) -> bool:
-    """Tell whether int8 products on a device need one bit of head room: on CPUs without VNNI they saturate."""
+    """Tell whether int8 products on a device need a bit of head room in the weight: without VNNI, CPUs saturate."""
     return bool(backend.load("torchao.utils").should_reduce_range(device))
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def rounding_in_the_loop(model: nn.Module, paths: Collection[str]) -> Iterator[None]:
     """Round inputs (each token) and weights (each row) of the layers at ``paths`` to int8 in every forward pass.
 
-    On CPUs whose int8 products overflow, half the range is used, as it will be after the conversion.
+    On CPUs whose int8 products overflow, weights use half the range, as they will after the conversion.
     Gradients pass through the rounding. Afterwards the layers are plain linear ones again, with the weights as
     trained.
     """
@@ -42,9 +42,9 @@ def rounding_in_the_loop(model: nn.Module, paths: Collection[str]) -> Iterator[N
         ao.quantize_(model, config, filter_fn=lambda _, path: path in wanted)
 
     # torchao cannot infer this from Int8DynamicActivationInt8WeightConfig, and knows tokens with a zero point only.
+    tokens = qat.IntxFakeQuantizeConfig(torch.int8, "per_token", is_symmetric=False)
     half = overflows(next(model.parameters()).device)
     kind = torch.int7 if half else torch.int8  # type: ignore[attr-defined]  # the stubs lack the small types
-    tokens = qat.IntxFakeQuantizeConfig(kind, "per_token", is_symmetric=False)
     rows = qat.IntxFakeQuantizeConfig(kind, "per_channel", is_symmetric=True)
     change(qat.QATConfig(activation_config=tokens, weight_config=rows, step="prepare"))
     try:

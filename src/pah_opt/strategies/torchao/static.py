@@ -33,7 +33,7 @@ class Steps(NamedTuple):
 
 ALL = Steps(-128, 127)
 HALF = Steps(-64, 63)
-"""For CPUs whose int8 product overflows otherwise."""
+"""For weights on CPUs whose int8 product overflows otherwise."""
 ALPHAS = (0.3, 0.5, 0.65, 0.75, 0.85)
 """Shares of the outliers that are tried by ``smooth: auto``."""
 SHRINKS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -63,7 +63,7 @@ class Fixed(NamedTuple):
 
 
 def fix(
-    seen: Seen, weight: Tensor, smooth: float | Literal["auto"] | None, steps: Steps = ALL, *, bias: bool = True
+    seen: Seen, weight: Tensor, smooth: float | Literal["auto"] | None, weight_steps: Steps = ALL, *, bias: bool = True
 ) -> Fixed:
     """Choose scale, zero point and divisor for one layer.
 
@@ -71,18 +71,20 @@ def fix(
         seen: its inputs.
         weight: ``(out, in)``.
         smooth: SmoothQuant's alpha; ``auto`` for the one with the least error of the layer's output; None for none.
-        steps: int8 values in use, for inputs and weights.
+        weight_steps: int8 values that the weight will use; the inputs use all.
         bias: whether the layer has one, to which what outputs lose on average can be given back.
     """
     weight = weight.detach().float()
     alphas = ALPHAS if smooth == "auto" else (smooth,)
-    return min((_with_alpha(seen, weight, alpha, steps, bias=bias) for alpha in alphas), key=lambda fixed: fixed.error)
+    return min(
+        (_with_alpha(seen, weight, alpha, weight_steps, bias=bias) for alpha in alphas), key=lambda fixed: fixed.error
+    )
 
 
-def naive(seen: Seen, steps: Steps = ALL) -> Fixed:
+def naive(seen: Seen) -> Fixed:
     """Return the textbook scale: the largest absolute value, no zero point, no smoothing."""
     greatest = torch.maximum(-seen.low.min(), seen.high.max())
-    return Fixed(_shaped(greatest / _half_width(steps), seen.ndim), None, None, None, float("nan"))
+    return Fixed(_shaped(greatest / _half_width(ALL), seen.ndim), None, None, None, float("nan"))
 
 
 def divisors(seen: Seen, weight: Tensor, alpha: float) -> Tensor:
@@ -92,15 +94,15 @@ def divisors(seen: Seen, weight: Tensor, alpha: float) -> Tensor:
     return (inputs.pow(alpha) / columns.pow(1 - alpha)).clamp(1e-4, 1e4)
 
 
-def _with_alpha(seen: Seen, weight: Tensor, alpha: float | None, steps: Steps, *, bias: bool) -> Fixed:
+def _with_alpha(seen: Seen, weight: Tensor, alpha: float | None, weight_steps: Steps, *, bias: bool) -> Fixed:
     divisor = None if alpha is None else divisors(seen, weight, alpha)
     ones = torch.ones_like(seen.low)
     by = ones if divisor is None else divisor
     rows, scaled = seen.rows / by, weight * by
     low, high = (seen.low / by).min(), (seen.high / by).max()
-    scale, zero_point = _least_squares(rows, low, high, scaled.square().sum(dim=0), steps)
+    scale, zero_point = _least_squares(rows, low, high, scaled.square().sum(dim=0))
     wanted = seen.rows @ weight.T
-    got = _rounded(rows, scale, zero_point, steps) @ rounded_rows(scaled, steps).T
+    got = _rounded(rows, scale, zero_point) @ rounded_rows(scaled, weight_steps).T
     shift = (wanted - got).mean(dim=0) if bias else None
     if shift is not None:
         got = got + shift
@@ -109,25 +111,25 @@ def _with_alpha(seen: Seen, weight: Tensor, alpha: float | None, steps: Steps, *
     return Fixed(_shaped(scale, seen.ndim), zero_point, divisor, alpha, error, shift)
 
 
-def _least_squares(rows: Tensor, low: Tensor, high: Tensor, importance: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
+def _least_squares(rows: Tensor, low: Tensor, high: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
     """Return scale and zero point of the range with the least error, weighted by how much each channel matters."""
     best: tuple[float, Tensor, Tensor] | None = None
     for shrink in SHRINKS:
-        scale, zero_point = _affine(low * shrink, high * shrink, steps)
-        error = float(((_rounded(rows, scale, zero_point, steps) - rows).square() * importance).sum())
+        scale, zero_point = _affine(low * shrink, high * shrink)
+        error = float(((_rounded(rows, scale, zero_point) - rows).square() * importance).sum())
         if best is None or error < best[0]:
             best = (error, scale, zero_point)
     return best[1:]  # type: ignore[index]  # SHRINKS is not empty
 
 
-def _affine(low: Tensor, high: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
+def _affine(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     low, high = low.clamp_max(0), high.clamp_min(0)
-    scale = ((high - low) / (steps.high - steps.low)).clamp_min(torch.finfo(torch.float32).eps)
-    return scale, (steps.low - low / scale).round().clamp(*steps)
+    scale = ((high - low) / (ALL.high - ALL.low)).clamp_min(torch.finfo(torch.float32).eps)
+    return scale, (ALL.low - low / scale).round().clamp(*ALL)
 
 
-def _rounded(values: Tensor, scale: Tensor, zero_point: Tensor, steps: Steps) -> Tensor:
-    return (((values / scale).round() + zero_point).clamp(*steps) - zero_point) * scale
+def _rounded(values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    return (((values / scale).round() + zero_point).clamp(*ALL) - zero_point) * scale
 
 
 def rounded_rows(weight: Tensor, steps: Steps = ALL) -> Tensor:
