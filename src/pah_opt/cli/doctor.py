@@ -38,6 +38,8 @@ def _show(found: dict[str, Any]) -> None:
             "",
             "no bfloat16 products: mixed_precision stays with float32; models cast to bf16 are many times slower",
         )
+    if not machine["cpu_int8"]:
+        print_field("", "no int8 products (VNNI): int8-dynamic and int8-static are many times slower than float32")
     print_field("memory", f"{memory / 2**30:.1f} GiB" if memory else "")
     print_field("torch", f"{machine['torch']}, CUDA {machine['cuda'] or 'not built in'}")
     print_field("GPU", "" if found["gpus"] else "none: latency and throughput are measured on the CPU, without energy")

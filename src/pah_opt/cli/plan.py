@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pah_opt.cli._help import complete_recipes, examples
-from pah_opt.cli._output import json_option, print_json, print_table
+from pah_opt.cli._output import json_option, print_json, print_table, print_text
 from pah_opt.cli._recipes import checked
 
 
@@ -25,6 +25,7 @@ def command(recipe: str, source: str, no_data: bool, as_json: bool) -> None:
     checked_recipe = checked(recipe, calibration=not no_data, training=not no_data, fresh=True)
     # Only now: building the model takes seconds, and a misspelt recipe should not wait for it.
     import pah_opt
+    from pah_opt.report.explain import told_by
     from pah_opt.workflow import empty_model
 
     plan = pah_opt.plan(empty_model(source), checked_recipe, calibration=not no_data, training=not no_data)
@@ -36,3 +37,7 @@ def command(recipe: str, source: str, no_data: bool, as_json: bool) -> None:
         ("after", "parameters", "MACs", "in memory"),
         [(name, f"{f.params:,}", f"{f.macs:,}", f"{f.weights_bytes / 1e6:.2f} MB") for name, f in rows],
     )
+    for number, step in enumerate(plan.steps, 1):
+        for told in told_by(step.notes):
+            click.echo()
+            print_text(f"{number}. {step.use}: {told}.")

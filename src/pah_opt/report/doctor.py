@@ -47,14 +47,14 @@ def _machine() -> dict[str, Any]:
     import torch
 
     from pah_opt.measure.environment import cpu_count, cpu_model
-    from pah_opt.models.precision import multiplies_bf16
+    from pah_opt.models.precision import multiplies_bf16, multiplies_int8
 
     return {
         "platform": platform.platform(), "python": platform.python_version(), "cpu": cpu_model(),
         "cpus": cpu_count(), "threads": torch.get_num_threads(), "memory_bytes": _memory_bytes(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cpu_bfloat16": multiplies_bf16(torch.device("cpu")), "torch": torch.__version__,
-        "cuda": torch.version.cuda, "pah_opt": installed_version("pah-opt"),
+        "cpu_bfloat16": multiplies_bf16(torch.device("cpu")), "cpu_int8": multiplies_int8(torch.device("cpu")),
+        "torch": torch.__version__, "cuda": torch.version.cuda, "pah_opt": installed_version("pah-opt"),
     }  # fmt: skip
 
 

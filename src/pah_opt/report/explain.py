@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pah_opt.report.numbers import TIMES, times
 
@@ -17,7 +17,9 @@ FLOATS = frozenset({"fp64", "fp32", "fp16", "bf16"})
 FOUR_BIT = frozenset({"nf4", "fp4", "int4"})
 LEFT_ALONE = ("skipped", "left_in_float", "left_dense")
 """Under which names steps record layers that they did not touch, with the reason."""
-TOLD = ("kernels_reason", "reason", "note")
+SLOW_PRODUCTS = "slow_products"
+"""Under which name steps record that the machine multiplies their type slowly."""
+TOLD = ("kernels_reason", "reason", "note", SLOW_PRODUCTS)
 """Under which names steps record why something did not happen, or what a reader should know."""
 Rule = Callable[["ModelReport", "ModelReport"], Iterator[str]]
 
@@ -64,6 +66,8 @@ def _zeros(model: ModelReport, baseline: ModelReport) -> Iterator[str]:
 
 def _uncompiled_int8(model: ModelReport, _baseline: ModelReport) -> Iterator[str]:
     types = model.model.linear_dtypes or {}
+    if any(SLOW_PRODUCTS in step.achieved for step in model.steps):
+        return  # fused or not, they stay slow
     if "int8" in types and _is_no_faster(model) and _mode(model) == "eager" and not _weight_only(model):
         yield (
             "Its int8 layers run eagerly: quantizing activations, multiplying and scaling are separate passes over "
@@ -162,9 +166,15 @@ def _named(left: object) -> str:
 
 def _told_by_steps(model: ModelReport, _baseline: ModelReport) -> Iterator[str]:
     for number, step in enumerate(model.steps, start=1):
-        for name in TOLD:
-            if isinstance(text := step.achieved.get(name), str) and text:
-                yield f"Step {number} ({step.use}): {text}."
+        for told in told_by(step.achieved):
+            yield f"Step {number} ({step.use}): {told}."
+
+
+def told_by(achieved: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a step told its user, among what it recorded."""
+    for name in TOLD:
+        if isinstance(text := achieved.get(name), str) and text:
+            yield text
 
 
 def _mode(model: ModelReport) -> str | None:

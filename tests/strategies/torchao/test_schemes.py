@@ -209,3 +209,12 @@ def test_quantizing_leaves_torch_compile_settings_of_the_process_alone(run: Call
     for scheme, options in EVERYWHERE.items():
         run(vit, scheme=scheme, **options)
     assert config.get_config_copy() == before
+
+
+@pytest.mark.parametrize(("scheme", "told"), [("int8-dynamic", True), ("int8-weight-only", False)])
+@pytest.mark.parametrize("slow", [True, False])
+def test_where_int8_products_are_slow_the_report_says_so(
+    run: Callable[..., Any], vit: nn.Module, monkeypatch: pytest.MonkeyPatch, scheme: str, told: bool, slow: bool
+) -> None:
+    monkeypatch.setattr("pah_opt.strategies.torchao.apply.multiplies_int8", lambda device: not slow)
+    assert ("slow_products" in run(vit, scheme=scheme).achieved) == (told and slow)

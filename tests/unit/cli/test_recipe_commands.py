@@ -58,6 +58,18 @@ def test_plan_predicts_each_step_from_the_config_alone(run: Callable[..., Result
     assert "1. structured-pruning" in result.output
 
 
+def test_plan_tells_what_this_machine_is_slow_at(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pah_opt.strategies.torchao.apply.multiplies_int8", lambda device: False)
+    tiny_vit().config.save_pretrained(tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("steps: [{use: torchao, with: {scheme: int8-dynamic}}]")
+    result = run("plan", str(recipe), "--model", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "1. torchao: this CPU has no int8 products (VNNI)" in " ".join(result.stdout.split())
+
+
 def test_run_measures_the_batches_that_it_is_told(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, ...]] = []
 

@@ -52,6 +52,13 @@ def test_uncompiled_int8_is_explained(words: Any, versus: Any) -> None:
     assert "compile step" in said
 
 
+def test_where_int8_products_are_slow_compiling_is_not_advised(words: Any, versus: Any) -> None:
+    step = StepFigures(use="torchao", achieved={"slow_products": "this CPU has no fast int8 products"})
+    said = words(model=size(linear_dtypes={"int8": 72}), vs_baseline=versus(0.1), steps=(step,))
+    assert "this CPU has no fast int8 products" in said
+    assert "eagerly" not in said
+
+
 def test_compiled_int8_is_not(words: Any, versus: Any, make_timing: Any) -> None:
     compiled = make_timing(1, 20, 50, workload=Workload.having(WHY, batch_size=1, compile_mode="default"))
     said = words(model=size(linear_dtypes={"int8": 72}), vs_baseline=versus(0.7), timings=(compiled,))

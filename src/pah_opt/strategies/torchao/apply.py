@@ -10,6 +10,7 @@ from torch import nn
 from pah_opt.errors import UnsupportedModelError
 from pah_opt.models.calibration import check_images, enough_images, has_enough_images
 from pah_opt.models.gptq import round_in_order
+from pah_opt.models.precision import multiplies_int8
 from pah_opt.strategies.torchao.convert import overflows, quantize, quantize_int4, quantize_static
 from pah_opt.strategies.torchao.guard import Guardian
 from pah_opt.strategies.torchao.layers import Assignment, assign, problems
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 
 ALONE: tuple[Scheme, ...] = ("int8-weight-only", "int8-dynamic", "int8-qat", "fp8-weight-only", "fp8-dynamic")
 """Schemes that need nothing but a layer's weight when it is quantized."""
+MULTIPLIED: tuple[Scheme, ...] = ("int8-dynamic", "int8-static", "int8-qat")
+"""Schemes whose layers multiply int8 by int8."""
+SLOW_PRODUCTS = (
+    "this CPU has no int8 products (VNNI): torch multiplies them many times slower than float32, compiled or not; for "
+    "speed here cut widths or inputs, or run the export in ONNX Runtime or OpenVINO; for size use int8-weight-only"
+)
 
 
 def quantize_model(model: nn.Module, config: TorchaoConfig, context: Context) -> tuple[nn.Module, Assignment]:
@@ -55,6 +62,7 @@ def quantize_model(model: nn.Module, config: TorchaoConfig, context: Context) ->
     else:
         assignment = _guarded(model, assignment, config, config.guarded, context)
     _record(assignment, context)
+    _warn_of_slow_products(assignment, next(model.parameters()).device, context)
     return model, assignment
 
 
@@ -84,6 +92,11 @@ def _record(assignment: Assignment, context: Context) -> None:
     context.record("left_in_float", dict(assignment.left))
 
 
+def _warn_of_slow_products(assignment: Assignment, device: torch.device, context: Context) -> None:
+    if any(assignment.using(scheme) for scheme in MULTIPLIED) and not multiplies_int8(device):
+        context.record("slow_products", SLOW_PRODUCTS)
+
+
 def _planned(model: nn.Module, assignment: Assignment, config: TorchaoConfig, context: Context) -> nn.Module:
     """Give a model without values the tensors that it would have; what the guard gives back cannot be foreseen."""
     for path in assignment.using("int8-static"):
@@ -93,6 +106,8 @@ def _planned(model: nn.Module, assignment: Assignment, config: TorchaoConfig, co
         quantize_int4(_linear(model, path), config.group_size)
     _quantize_alone(model, assignment, planning=True)
     _record(assignment, context)
+    if not context.environment.has_cuda:  # the model will be on the CPU
+        _warn_of_slow_products(assignment, torch.device("cpu"), context)
     return model
 
 
