@@ -39,7 +39,7 @@ def evaluate(
     """
     processes = processes or Processes(next(model.parameters()).device, "no")
     model.eval()
-    sums = torch.zeros(2, dtype=torch.float64)
+    sums = torch.zeros(2, dtype=torch.float64, device="cpu")
     for pixels, labels in _own_batches(split, batch_size, processes):
         with processes.autocast():
             logits = adapter.logits(model(pixels.to(processes.device))).float().cpu()

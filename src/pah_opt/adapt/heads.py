@@ -52,7 +52,7 @@ def _new_head(old: nn.Module, classes: int, seed: int) -> nn.Linear:
     if not isinstance(old, nn.Linear) or not isinstance(weight, Tensor):
         raise UnsupportedModelError(f"the classifier is a {type(old).__name__}, a linear layer is needed")
     generator = torch.Generator().manual_seed(seed)
-    head = nn.Linear(old.in_features, classes)
+    head = nn.Linear(old.in_features, classes, device="cpu")
     with torch.no_grad():
         # The same small weights that ViTs start from: logits near zero, a loss near log(classes).
         head.weight.normal_(std=0.02, generator=generator)

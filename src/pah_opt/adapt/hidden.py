@@ -40,7 +40,7 @@ class HiddenSplit:
         self.class_names = source.class_names
         self.fingerprint = fingerprint
         self._states, self._source, self._view = states, source, view
-        self._rows = torch.arange(len(source)) if rows is None else rows
+        self._rows = torch.arange(len(source), device="cpu") if rows is None else rows
         self.labels = labels_of(source)[self._rows]
 
     def __len__(self) -> int:
@@ -55,16 +55,16 @@ class HiddenSplit:
     def batches(self, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
         """Yield every image's hidden states once, float32, in order or shuffled."""
         if shuffle_seed is None:
-            order = torch.arange(len(self))
+            order = torch.arange(len(self), device="cpu")
         else:
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(shuffle_seed))
+            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(shuffle_seed), device="cpu")
         for places in torch.split(order, batch_size):
             states = torch.from_numpy(np.ascontiguousarray(self._states[self._view, self._rows[places].numpy()]))
             yield Batch(states.float(), self.labels[places])
 
     def subset(self, indices: Sequence[int]) -> HiddenSplit:
         """Return the images at ``indices``, in that order."""
-        rows = self._rows[torch.as_tensor(list(indices), dtype=torch.int64)]
+        rows = self._rows[torch.as_tensor(list(indices), dtype=torch.int64, device="cpu")]
         return HiddenSplit(self._states, self._source, self.fingerprint, view=self._view, rows=rows)
 
     def resized(self, height: int, width: int) -> HiddenSplit:

@@ -122,7 +122,7 @@ class Processes:
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     """Return the order of images in one epoch: a function of the seed and the epoch alone."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    return torch.randperm(count, generator=generator)
+    return torch.randperm(count, generator=generator, device="cpu")
 
 
 def updates_in_epoch(count: int, batch_size: int, processes: int) -> int:

@@ -35,7 +35,7 @@ def make_examples(model: nn.Module, adapter: ModelAdapter, *, seed: int = 0) -> 
     """
     layout = adapter.layout(model)
     shape = (EXAMPLE_IMAGES, layout.in_channels, *layout.image_size)
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).bfloat16().float()
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed), device="cpu").bfloat16().float()
     return Examples(values, compute_logits(model, adapter, values))
 
 

@@ -69,7 +69,7 @@ def checked_labels(labels: Any, count: int, class_names: Sequence[str], name: st
     Raises:
         DataError: their number is not ``count``, they are not integers, or one is not an index into ``class_names``.
     """
-    found = torch.as_tensor(labels).detach().cpu()
+    found = torch.as_tensor(labels, device="cpu").detach()
     if count == 0:
         raise DataError(f"{name} is empty")
     if found.shape != (count,):

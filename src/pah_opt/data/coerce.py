@@ -86,7 +86,7 @@ def _is_pair(data: Any) -> bool:
 
 
 def _largest(labels: Any, name: str) -> int:
-    found = torch.as_tensor(labels)
+    found = torch.as_tensor(labels, device=None if isinstance(labels, Tensor) else "cpu")
     if not found.numel():
         raise DataError(f"{name} is empty")
     if found.is_floating_point():

@@ -24,9 +24,9 @@ def balanced_order(labels: Tensor, seed: int) -> list[int]:
     [0, 1, 2]
     """
     generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator)
+    shuffled = torch.randperm(len(labels), generator=generator, device="cpu")
     by_class = [shuffled[labels[shuffled] == label] for label in sorted(set(labels.tolist()))]
-    turns = torch.cat([torch.arange(len(members)) for members in by_class])
+    turns = torch.cat([torch.arange(len(members), device="cpu") for members in by_class])
     members = torch.cat(by_class)
     return [int(index) for index in members[turns.argsort(stable=True)]]
 
@@ -78,7 +78,7 @@ def validation_split(train: Split, share: float, seed: int) -> tuple[Split, Spli
 
 
 def _stratified(labels: Tensor, share: float, seed: int) -> list[int]:
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed), device="cpu")
     chosen: list[int] = []
     for label in sorted(set(labels.tolist())):
         members = shuffled[labels[shuffled] == label]

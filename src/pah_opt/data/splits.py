@@ -34,9 +34,9 @@ def batch_rows(count: int, batch_size: int, shuffle_seed: int | None) -> Iterato
     if batch_size < 1:
         raise DataError(f"batch_size is {batch_size}; it must be at least 1")
     if shuffle_seed is None:
-        order = torch.arange(count)
+        order = torch.arange(count, device="cpu")  # whatever torch.set_default_device says: images stay there
     else:
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(shuffle_seed))
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(shuffle_seed), device="cpu")
     yield from torch.split(order, batch_size) if count else ()
 
 
@@ -46,7 +46,7 @@ def checked_rows(indices: Sequence[int], count: int, name: str) -> Tensor:
     Raises:
         DataError: one is outside ``0 … count - 1``.
     """
-    rows = torch.as_tensor(list(indices), dtype=torch.int64)
+    rows = torch.as_tensor(list(indices), dtype=torch.int64, device="cpu")
     outside = rows[(rows < 0) | (rows >= count)]
     if outside.numel():
         raise DataError(f"{name} has {count} images; index {int(outside[0])} is outside 0 to {count - 1}")
@@ -144,7 +144,7 @@ class _PixelStore:
             raise DataError(
                 f"the image processor refuses images {rows[0]} to {rows[-1]} of {self.name}: {error}"
             ) from error
-        return [torch.as_tensor(image, dtype=torch.float32) for image in pixels]
+        return [torch.as_tensor(image, dtype=torch.float32, device="cpu") for image in pixels]
 
     def _stacked(self, pixels: list[Tensor]) -> Tensor:
         shapes = sorted({tuple(image.shape) for image in pixels})
@@ -201,7 +201,7 @@ class ImageSplit:
         self.class_names = checked_classes(class_names, name)
         self.labels = checked_labels(labels, len(images), self.class_names, name)
         self._store = _PixelStore(images, as_processor(processor), name, cache_bytes)
-        self._rows = torch.arange(len(images))
+        self._rows = torch.arange(len(images), device="cpu")
 
     def __len__(self) -> int:
         """Return the number of images."""

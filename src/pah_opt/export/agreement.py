@@ -133,7 +133,7 @@ def _batches(subject: Subject) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     model = subject.private_copy()
     for size in OTHER_BATCHES:
         generator = torch.Generator().manual_seed(size)
-        pixels = torch.randn((size, *subject.image_shape), generator=generator)
+        pixels = torch.randn((size, *subject.image_shape), generator=generator, device="cpu")
         yield pixels.numpy(), compute_logits(model, subject.adapter, pixels).float().numpy()
 
 

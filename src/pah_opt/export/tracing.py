@@ -58,7 +58,7 @@ def classifier_of(
 
 def traced_input(subject: Subject) -> Tensor:
     """Return pixels to trace with."""
-    return torch.zeros((TRACED_IMAGES, *subject.image_shape))
+    return torch.zeros((TRACED_IMAGES, *subject.image_shape), device="cpu")
 
 
 def dynamic_batch() -> dict[str, Any]:

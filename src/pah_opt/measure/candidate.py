@@ -72,7 +72,7 @@ class Candidate:
     def pixels(self, batch_size: int, seed: int = 0) -> Tensor:
         """Make a batch of random images, ``(batch, channels, height, width)``, on the model's device."""
         generator = torch.Generator().manual_seed(seed)
-        values = torch.randn((batch_size, *self.input_shape), generator=generator)
+        values = torch.randn((batch_size, *self.input_shape), generator=generator, device="cpu")
         return values.to(self.device, self.dtype)
 
     def call(self, batch_size: int, seed: int = 0) -> Call:

@@ -91,8 +91,9 @@ def engine_call(model: nn.Module) -> EngineCall | None:
 def answers_with_mapping(model: nn.Module, adapter: ModelAdapter) -> bool:
     """Tell whether a model answers with an object that has ``.logits``, by running it once on zeros."""
     layout = adapter.layout(model)
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with torch.inference_mode():
-        return not isinstance(model(torch.zeros(1, layout.in_channels, *layout.image_size)), Tensor)
+        return not isinstance(model(torch.zeros(1, layout.in_channels, *layout.image_size, device=device)), Tensor)
 
 
 def engine_state(model: nn.Module, threads: int | None) -> dict[str, Any]:

@@ -90,7 +90,8 @@ def _upper_factor(second_moment: Tensor) -> Tensor:
             continue
         upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
         if not failed and bool(torch.isfinite(upper).all()):
-            return torch.as_tensor(upper)
+            inverse: Tensor = upper
+            return inverse
     return eye  # no direction stands out: plain rounding
 
 

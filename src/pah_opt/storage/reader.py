@@ -110,7 +110,7 @@ class WeightsReader:
     def _entry(self, entry: Entry) -> Tensor:
         start, dtype = self._starts[entry], DTYPES[entry.dtype]
         if not entry.nbytes:
-            return torch.empty(entry.shape, dtype=dtype)
+            return torch.empty(entry.shape, dtype=dtype, device="cpu")
         if entry.nbytes >= MAPPED_BYTES and start % ALIGNMENT == 0:
             count = entry.nbytes // dtype.itemsize
             return torch.frombuffer(self._data, dtype=dtype, count=count, offset=start).view(entry.shape)
