@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from pah_opt.registry import Registry
 
+MOST_EXAMPLE_BYTES = 2**28
+"""Two images and their logits take far less; a file of zeros could decode to a thousand times its size."""
 ATTEMPTS = 3
 """A reader whose folder is replaced while it reads begins again."""
 
@@ -129,6 +131,12 @@ class _Loader:
 
     def _examples(self) -> Examples:
         reader = WeightsReader(self._folder.map(files.EXAMPLES), files.EXAMPLES)
+        size = reader.decoded_bytes()
+        if size > MOST_EXAMPLE_BYTES:
+            raise ArtifactError(
+                f"{files.EXAMPLES} would take {size:,} bytes in memory, which two images and their logits never do; at "
+                f"most {MOST_EXAMPLE_BYTES:,} are read"
+            )
         return Examples(*(reader.leaf(name).float() for name in Examples._fields))
 
     def _json(self, name: str) -> Any:

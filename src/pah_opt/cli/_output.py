@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -10,18 +12,31 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+_STDOUT = f"{__name__}.stdout"
+"""Where click's context keeps standard output while ``--json`` has it for itself."""
 
 
 def json_option(function: F) -> F:
-    """Add ``--json``, handed over as ``as_json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for other programs.")(function)
+    """Add ``--json``, handed over as ``as_json``; with it, whatever else is printed goes to standard error."""
+    return click.option(
+        "--json", "as_json", is_flag=True, callback=_keep_for_json, help="Print JSON for other programs."
+    )(function)
+
+
+def _keep_for_json(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> bool:
+    if wanted:
+        # A plugin or a library that prints would make the output no JSON.
+        ctx.meta[_STDOUT] = sys.stdout
+        ctx.with_resource(contextlib.redirect_stdout(sys.stderr))
+    return wanted
 
 
 def print_json(data: Any) -> None:
     """Print JSON data, indented, on standard output."""
     import json
 
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    click.echo(text, file=click.get_current_context().meta.get(_STDOUT))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

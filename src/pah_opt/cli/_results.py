@@ -39,23 +39,25 @@ def result_options(function: F) -> F:
     return function
 
 
-def show(outcome: Outcome, folder: Path, *, as_json: bool, ablations: Sequence[Ablation] = ()) -> None:
-    """Print the comparison, what each step of the ablated recipes is worth, and where it was written.
+def show(outcome: Outcome, *, as_json: bool, ablations: Sequence[Ablation] = ()) -> None:
+    """Print the comparison, and what each step of the ablated recipes is worth."""
+    if as_json:
+        print_json(_as_data(outcome.report, ablations))
+        return
+    for ablation in ablations:
+        _show_ablation(ablation, outcome.report)
+    click.echo(outcome.report.to_text())
 
-    Ends with 130 where ctrl-C left the report incomplete.
+
+def end(outcome: Outcome, folder: Path) -> None:
+    """Say where everything was written, and end as the work went: with 130 where ctrl-C left the report incomplete.
 
     Raises:
-        StepFailedError: the error of a recipe that failed while others ran, after everything is shown.
+        StepFailedError: the error of a recipe that failed while others ran.
         GateFailedError: a gate of a recipe does not hold.
     """
     from pah_opt.report import require_gates
 
-    if as_json:
-        print_json(_as_data(outcome.report, ablations))
-    else:
-        for ablation in ablations:
-            _show_ablation(ablation, outcome.report)
-        click.echo(outcome.report.to_text())
     click.echo(f"written to {folder}: report.json, report.md, report.csv, report.html, plots", err=True)
     for name, error in outcome.failures.items():
         click.echo(f"recipe {name} failed: {error}", err=True)

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 @result_options
 def command(seed: int, out: Path, save_artifacts: bool, full: bool, as_json: bool) -> None:
     """Train a small ViT on digits, run recipes on it, compare: no download, no GPU."""
-    from pah_opt.cli._results import show
+    from pah_opt.cli._results import end, show
     from pah_opt.demo import run_demo
     from pah_opt.measure.settings import MeasureSettings
     from pah_opt.progress import default_progress
+    from pah_opt.workflow import require_writable
 
+    require_writable(out)
     settings = MeasureSettings() if full else MeasureSettings.quick()
     outcome = run_demo(out, seed=seed, artifacts=save_artifacts, settings=settings, progress=default_progress())
-    show(outcome, out, as_json=as_json)
+    show(outcome, as_json=as_json)
+    end(outcome, out)

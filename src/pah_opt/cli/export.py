@@ -58,9 +58,11 @@ def command(
 def _folders(artifact: str, targets: Sequence[str], out: Path | None) -> dict[str, Path]:
     if out is not None:
         return {target: out / target if len(targets) > 1 else out for target in targets}
+    from pah_opt.export.exporting import folder_beside
+
     # A name on the hub has no folder here to be put beside.
     base = Path(artifact) if Path(artifact).is_dir() else Path(Path(artifact).name)
-    return {target: base.with_name(f"{base.name}-{target}") for target in targets}
+    return {target: folder_beside(base, target) for target in targets}
 
 
 def _check(artifact: str, targets: Sequence[str], *, as_json: bool) -> None:

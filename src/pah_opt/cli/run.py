@@ -101,10 +101,11 @@ def command(
     Under accelerate launch, all processes share training and test images; the main one times and writes.
     """
     read = [checked(recipe) for recipe in recipes]
-    from pah_opt.cli._results import show
-    from pah_opt.workflow import Source, is_main, main_progress, run_recipes, write_folder
+    from pah_opt.cli._results import end, show
+    from pah_opt.workflow import Source, is_main, main_progress, require_writable, run_recipes, write_folder
     from pah_opt.workflow.ablation import Ablation
 
+    require_writable(out)
     source = Source.load(model, data, weights=weights, device=device, train_limit=train_limit, test_limit=test_limit)
     trains = source.data is not None and source.data.train is not None
     ablations = [Ablation.of(recipe, source.model, calibration=trains, training=trains) for recipe in read if ablate]
@@ -114,5 +115,6 @@ def command(
     outcome = run_recipes(source, wanted, settings=settings, shared=True, progress=main_progress(), **options)
     if not is_main():
         return
+    show(outcome, as_json=as_json, ablations=ablations)  # first: a full disk must not take the figures too
     write_folder(out, outcome, artifacts=save_artifacts)
-    show(outcome, out, as_json=as_json, ablations=ablations)
+    end(outcome, out)

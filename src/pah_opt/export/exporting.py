@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,6 @@ from pah_opt.storage.atomic import replace_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from os import PathLike
 
     from pah_opt.artifact import Artifact
     from pah_opt.export.targets import Target
@@ -104,6 +104,7 @@ def export_all(
     known = [target_named(name) for name in dict.fromkeys(targets)]
     for target in known:
         require_layout(repository, target)
+        _require_outside(artifact, folders[target.name])
         _require_vacant(folders[target.name], overwrite=overwrite)
     subject = Subject.of(artifact, registry)
     for target in known:
@@ -115,8 +116,31 @@ def _out(artifact: Artifact | str | PathLike[str], to: str, out: str | PathLike[
     if out is not None:
         return Path(out)
     if isinstance(artifact, (str, Path)) and Path(artifact).is_dir():
-        return Path(f"{Path(artifact)}-{to}")
+        return folder_beside(Path(artifact), to)
     raise ArtifactError("there is no folder to put the exported model beside; say where to write it: out=FOLDER")
+
+
+def folder_beside(artifact: Path, target: str) -> Path:
+    """Return where an artifact's folder is exported to by default: beside it, with the target's name.
+
+    Raises:
+        ArtifactError: the folder is the root of a file system.
+    """
+    # "." has no name of its own.
+    named = artifact if artifact.name else artifact.resolve()
+    if not named.name:
+        raise ArtifactError(f"nothing can lie beside {artifact}; say where to write: out=FOLDER (--out)")
+    return named.with_name(f"{named.name}-{target}")
+
+
+def _require_outside(artifact: Artifact | str | PathLike[str], folder: Path) -> None:
+    if not isinstance(artifact, (str, PathLike)) or not Path(artifact).is_dir():
+        return
+    home, out = Path(artifact).resolve(), folder.resolve()
+    if home == out or home in out.parents:
+        raise ArtifactError(
+            f"{folder} lies in the artifact's own folder, which holds nothing but its own files; write beside it"
+        )
 
 
 def _require_vacant(folder: Path, *, overwrite: bool) -> None:

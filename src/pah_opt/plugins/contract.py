@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args
@@ -27,7 +28,17 @@ _OPTIMIZER_METHODS = (
     "restore",
     "finish",
 )
-_ADAPTER_METHODS = ("matches", "layout", "sync", "disagreements", "structure", "rebuild", "logits")
+_ADAPTER_METHODS = (
+    "matches",
+    "prepare",
+    "layout",
+    "sync",
+    "disagreements",
+    "structure",
+    "rebuild",
+    "resize",
+    "logits",
+)
 
 Check = Callable[[Any], Iterator[str]]
 
@@ -69,9 +80,11 @@ def _methods(item: object, names: Iterable[str], base: str) -> Iterator[str]:
 def _schema(config_type: type[OptimizerConfig]) -> Iterator[str]:
     """Parameters come from YAML and JSON, so each must have a JSON schema; messages and listings are made from it."""
     try:
-        config_type.model_json_schema(by_alias=True)
+        json.dumps(config_type.model_json_schema(by_alias=True), allow_nan=False)
     except PydanticUserError as error:
         yield f"the parameters of {config_type.__name__} must be JSON data: {error.message}"
+    except ValueError:
+        yield f"a default or bound of {config_type.__name__} is infinite or NaN, which JSON has not; use None instead"
 
 
 def optimizer_mistakes(item: object) -> Iterator[str]:

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pah_opt.environment import Obstacle
-from pah_opt.optimizer import API_VERSION, Needs
+from pah_opt.optimizer import API_VERSION, Effect, Needs, Tags
 from pah_opt.registry.needs import Supply
 from pah_opt.registry.parameter_rows import describe_parameters
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pah_opt.environment import Environment
-    from pah_opt.optimizer import AnyOptimizer, Effect, OptimizerConfig, Tags
+    from pah_opt.optimizer import AnyOptimizer, OptimizerConfig
     from pah_opt.plugins import LoadedPlugin, Origin
     from pah_opt.registry.catalogue import RegisteredOptimizer, Registry
+
+T = TypeVar("T")
 
 
 def describe_optimizer(registered: RegisteredOptimizer, environment: Environment) -> dict[str, Any]:
     """Return what a strategy is for, its parameters, what it needs, and whether it can run on this machine.
 
     Needs, tags, promises and obstacles are those of the default parameters; a strategy without defaults for all has
-    None for the first three.
+    None for the first three, and so has one that fails to say them.
     """
     optimizer = registered.optimizer
-    config = _default_config(optimizer)
+    needs = _declared(optimizer, optimizer.needs, Needs)
+    tags = _declared(optimizer, optimizer.tags, Tags)
+    promises = _declared(optimizer, optimizer.expects, Effect)
     found = obstacles(optimizer, environment)
     return {
         "name": optimizer.name,
@@ -38,9 +42,9 @@ def describe_optimizer(registered: RegisteredOptimizer, environment: Environment
         "version": registered.version,
         "available": not found,
         "obstacles": [{"reason": obstacle.reason, "remedy": obstacle.remedy} for obstacle in found],
-        "needs": None if config is None else needs_in_words(optimizer.needs(config)),
-        "tags": None if config is None else _tags(optimizer.tags(config)),
-        "promises": None if config is None else effect_in_words(optimizer.expects(config)),
+        "needs": None if needs is None else needs_in_words(needs),
+        "tags": None if tags is None else _tags(tags),
+        "promises": None if promises is None else effect_in_words(promises),
         "backends": [
             {"distribution": b.distribution, "versions": b.versions, "installed": environment.version(b.distribution)}
             for b in optimizer.backends
@@ -56,17 +60,17 @@ def obstacles(optimizer: AnyOptimizer, environment: Environment) -> tuple[Obstac
         found = tuple(optimizer.available(environment))
     except Exception as error:  # noqa: BLE001  # a plugin may raise anything; the listing goes on
         return (Obstacle(f"its available() failed with {type(error).__name__}: {error}", "report it to its plugin"),)
-    config = _default_config(optimizer)
-    hardware = Supply(environment).unmet_hardware(Needs() if config is None else optimizer.needs(config))
+    hardware = Supply(environment).unmet_hardware(_declared(optimizer, optimizer.needs, Needs) or Needs())
     return (*found, *(Obstacle(reason, remedy) for reason, remedy in hardware))
 
 
-def _default_config(optimizer: AnyOptimizer) -> OptimizerConfig | None:
+def _declared(optimizer: AnyOptimizer, method: Callable[[OptimizerConfig], object], kind: type[T]) -> T | None:
+    """Return what a strategy declares for its default parameters; None where it has none for all, or fails."""
     try:
-        config: OptimizerConfig = optimizer.config_type()
-    except ValidationError:  # some parameter has no default
+        declared = method(optimizer.config_type())
+    except Exception:  # noqa: BLE001  # a plugin may raise anything; the listing goes on, and validate() names it
         return None
-    return config
+    return declared if isinstance(declared, kind) else None
 
 
 def _tags(tags: Tags) -> dict[str, list[str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
+from pah_opt.errors import MeasurementError
 from pah_opt.report import Curve
 from pah_opt.report.folder import write_report
 from pah_opt.report.plots import save_curve, save_tradeoff
@@ -14,6 +16,22 @@ if TYPE_CHECKING:
 
     from pah_opt.report import Report
     from pah_opt.workflow.runs import Outcome
+
+
+def require_writable(folder: Path) -> None:
+    """Find out before the work whether results can be written: a file is made, and gone, where they would go.
+
+    Raises:
+        MeasurementError: they cannot.
+    """
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        with TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise MeasurementError(
+            f"{folder} cannot be written to: {error.strerror or error}; choose another folder with --out"
+        ) from error
 
 
 def write_folder(

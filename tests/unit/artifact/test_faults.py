@@ -287,6 +287,12 @@ def test_examples_without_logits_are_refused(folder: Path) -> None:
         load(folder)
 
 
+def test_examples_that_would_fill_the_memory_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pah_opt.artifact.loading.MOST_EXAMPLE_BYTES", 100)
+    with pytest.raises(ArtifactError, match=r"would take [\d,]+ bytes in memory, .* at most 100 are read"):
+        load(folder)
+
+
 def test_examples_that_do_not_fit_the_model_are_refused(folder: Path) -> None:
     import io
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import click
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
 from pah_opt.cli import main
+from pah_opt.cli._output import json_option, print_json
 from pah_opt.errors import (
     ArtifactError,
     ArtifactWriteError,
@@ -187,3 +188,18 @@ main(["schema"])
     assert child.stderr is not None
     assert child.stderr.read() == b""
     child.stderr.close()
+
+
+def test_json_is_nothing_but_json_whatever_else_is_printed() -> None:
+    import json
+
+    @click.command
+    @json_option
+    def command(as_json: bool) -> None:
+        print("a plugin says hello")
+        print_json({"as_json": as_json})
+
+    result = CliRunner().invoke(command, ["--json"])
+    assert json.loads(result.stdout) == {"as_json": True}
+    assert result.stderr == "a plugin says hello\n"
+    assert CliRunner().invoke(command).stdout.startswith("a plugin says hello\n{")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pah_opt.errors import MeasurementError
 from pah_opt.testing import tiny_vit
 
 if TYPE_CHECKING:
@@ -68,6 +69,22 @@ def test_plan_tells_what_this_machine_is_slow_at(
     result = run("plan", str(recipe), "--model", str(tmp_path))
     assert result.exit_code == 0, result.output
     assert "1. torchao: this CPU has no int8 products (VNNI)" in " ".join(result.stdout.split())
+
+
+def test_a_full_disk_does_not_take_the_figures_too(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MeasurementError("no space left")
+
+    report = SimpleNamespace(to_data=lambda: {"measured": 1})
+    monkeypatch.setattr("pah_opt.workflow.Source.load", lambda *_, **__: SimpleNamespace(data=None, model=None))
+    monkeypatch.setattr("pah_opt.workflow.run_recipes", lambda *_, **__: SimpleNamespace(report=report))
+    monkeypatch.setattr("pah_opt.workflow.write_folder", full)
+    result = run("run", "cli-half", "--json", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert '"measured": 1' in result.stdout
+    assert "no space left" in result.stderr
 
 
 def test_run_measures_the_batches_that_it_is_told(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:

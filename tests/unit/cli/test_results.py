@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pah_opt import Recipe, Step
-from pah_opt.cli._results import show
+from pah_opt.cli._results import end, show
 from pah_opt.errors import NoEffectError
 from pah_opt.measure.model_report import Env, ModelReport
 from pah_opt.measure.schema import Accuracy, GateResult, Memory, ModelSize, Provenance, VsBaseline
@@ -37,7 +37,12 @@ def shown(*, complete: bool = True, failures: Any = None, ablations: tuple[Ablat
     models = (a_model("dense"), a_model("mix", *gates))
     report = Report(env=Env.having("not described"), baseline_id="dense", models=models, complete=complete)
     outcome: Any = SimpleNamespace(report=report, failures=failures or {})
-    command = click.command(lambda: show(outcome, Path("out"), as_json=as_json, ablations=ablations))
+
+    @click.command
+    def command() -> None:
+        show(outcome, as_json=as_json, ablations=ablations)
+        end(outcome, Path("out"))
+
     return CliRunner().invoke(command)
 
 

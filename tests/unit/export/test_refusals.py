@@ -15,6 +15,7 @@ import pah_opt
 from pah_opt import environment
 from pah_opt.errors import ArtifactError, ExportError, ExportRefusedError, MissingBackendError
 from pah_opt.export import TARGETS, agreement, check, export_all, read_export, transformers_folder
+from pah_opt.export.exporting import folder_beside
 from pah_opt.export.subject import Subject
 
 from .conftest import ArtifactOf
@@ -163,6 +164,23 @@ def test_an_export_is_replaced_when_asked_and_nothing_else_ever_is(artifact_of: 
     with pytest.raises(ArtifactError, match=r"thesis is not replaced, because it is not a whole exported model"):
         pah_opt.export(artifact_of("half"), "transformers", other, overwrite=True)
     assert (other / "chapter.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("inside", ["", "onnx", "deep/er"])
+def test_nothing_is_exported_into_the_artifacts_own_folder(saved: Path, inside: str) -> None:
+    before = sorted(saved.iterdir())
+    with pytest.raises(ArtifactError, match=r"lies in the artifact's own folder"):
+        pah_opt.export(saved, "transformers", saved / inside, overwrite=True)
+    assert sorted(saved.iterdir()) == before
+
+
+def test_a_folder_named_by_a_dot_is_exported_beside_itself(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shutil.copytree(saved, tmp_path / "tiny"))
+    assert pah_opt.export(".", "transformers").folder == tmp_path / "tiny-transformers"
+    with pytest.raises(ArtifactError, match=r"nothing can lie beside /"):
+        folder_beside(Path("/"), "onnx")
 
 
 def test_a_damaged_artifact_is_not_exported(saved: Path, tmp_path: Path) -> None:

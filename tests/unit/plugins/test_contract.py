@@ -34,6 +34,10 @@ class NotJson(OptimizerConfig):
     thing: Right | None = None
 
 
+class Endless(OptimizerConfig):
+    limit: float = float("inf")
+
+
 class Bare:
     """Structurally half an Optimizer."""
 
@@ -57,6 +61,7 @@ def with_(**members: Any) -> Any:
         (with_(config_type=dict), "config_type must be a subclass of pah_opt.OptimizerConfig"),
         (with_(config_type=Config()), "config_type must be a subclass of pah_opt.OptimizerConfig"),
         (with_(config_type=NotJson), "the parameters of NotJson must be JSON data"),
+        (with_(config_type=Endless), "a default or bound of Endless is infinite or NaN, which JSON has not; use None instead"),
         (with_(summary=" "), "summary must be text, got ' ' (str)"),
         (with_(goal="speed"), "goal must be one of memory, latency, both, accuracy, got 'speed' (str)"),
         (with_(references="arXiv"), "references must be a tuple of str, got 'arXiv' (str)"),
@@ -123,6 +128,7 @@ def test_a_preset_needs_a_name_of_its_own() -> None:
     assert checked_items("pah_opt_presets", [Recipe(name="mine", steps=[Step.of("right")])])
 
 
-def test_what_is_no_adapter_is_refused() -> None:
-    with pytest.raises(PluginError, match=r"method layout\(\) is missing; subclass pah_opt\.layout\.ModelAdapter"):
+@pytest.mark.parametrize("method", ["layout", "prepare", "resize"])
+def test_what_is_no_adapter_is_refused(method: str) -> None:
+    with pytest.raises(PluginError, match=rf"method {method}\(\) is missing; subclass pah_opt\.layout\.ModelAdapter"):
         checked_items("pah_opt_model_adapters", [with_(name="my-vit")])

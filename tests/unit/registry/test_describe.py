@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -77,6 +78,21 @@ def test_needs_are_unknown_where_a_parameter_has_no_default(registry: Registry) 
     described = describe_optimizer(registry.get("quantize"), HERE)
     assert described["needs"] is described["tags"] is described["promises"] is None
     assert described["parameters"][0]["required"] is True
+
+
+@pytest.mark.parametrize("answer", [ZeroDivisionError("oops"), "nonsense"])
+def test_a_strategy_that_cannot_say_what_it_needs_is_described_all_the_same(
+    registry: Registry, changed: Callable[..., AnyOptimizer], answer: object
+) -> None:
+    def asked(self: object, config: object) -> object:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    odd = replace(registry.get("prune"), optimizer=changed(needs=asked, tags=asked, expects=asked))
+    described = describe_optimizer(odd, HERE)
+    assert described["needs"] is described["tags"] is described["promises"] is None
+    assert described["parameters"]
 
 
 def test_hardware_that_the_defaults_need_is_an_obstacle(changed: Callable[..., AnyOptimizer]) -> None:

@@ -11,7 +11,7 @@ from pah_opt.errors import MeasurementError, PahOptError, RecipeError
 from pah_opt.measure.settings import MeasureSettings
 from pah_opt.report import Report
 from pah_opt.testing import tiny_vit
-from pah_opt.workflow import Source, run_recipes, write_folder
+from pah_opt.workflow import Source, require_writable, run_recipes, write_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +75,14 @@ def test_the_folder_holds_the_report_in_every_form_and_the_models(source: Source
     pixels = next(source.data.test.batches(2)).pixel_values
     with torch.inference_mode():
         assert torch.equal(again.model(pixels).logits, outcome.artifacts["sparse"].model(pixels).logits)
+
+
+def test_where_nothing_can_be_written_is_found_before_the_work(tmp_path: Path) -> None:
+    require_writable(tmp_path / "new" / "out")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(MeasurementError, match=r"file/out cannot be written to: .*choose another folder with --out"):
+        require_writable(tmp_path / "file" / "out")
 
 
 def test_a_folder_that_is_a_file_is_refused_and_kept(source: Source, tmp_path: Path) -> None:
