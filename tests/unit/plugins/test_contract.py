@@ -61,7 +61,7 @@ def with_(**members: Any) -> Any:
         (with_(config_type=dict), "config_type must be a subclass of pah_opt.OptimizerConfig"),
         (with_(config_type=Config()), "config_type must be a subclass of pah_opt.OptimizerConfig"),
         (with_(config_type=NotJson), "the parameters of NotJson must be JSON data"),
-        (with_(config_type=Endless), "a default or bound of Endless is infinite or NaN, which JSON has not; use None instead"),
+        (with_(config_type=Endless), "a default or bound of Endless is infinite or NaN, which JSON has not"),
         (with_(summary=" "), "summary must be text, got ' ' (str)"),
         (with_(goal="speed"), "goal must be one of memory, latency, both, accuracy, got 'speed' (str)"),
         (with_(references="arXiv"), "references must be a tuple of str, got 'arXiv' (str)"),
