@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pah_opt.errors import MeasurementError, PahOptError
+from pah_opt.measure.meta_shapes import MetaShapes
 from pah_opt.measure.shadow import dense_twin, input_dtype
 from pah_opt.measure.tensors import (
     count_nonzero,
@@ -152,7 +153,9 @@ def _run_counter(twin: nn.Module, adapter: ModelAdapter | None, shape: tuple[int
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.inference_mode():
+        # Not in inference mode, where the counter would have to take operations apart in Python.
+        shapes = MetaShapes()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        with shapes, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
             output = twin(pixels)
             if adapter is not None:
                 adapter.logits(output)

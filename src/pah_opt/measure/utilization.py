@@ -12,11 +12,16 @@ from pah_opt.measure.schema import Utilization
 from pah_opt.measure.timer import timer_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pah_opt.measure.nvml import Reading
     from pah_opt.measure.sampling import Samples
 
 SIZES = {"cuda": 8192, "cpu": 1536}
 """Rows and columns of the square matrices whose product gives the device's rate."""
+LONGEST_S = 1.0
+"""A product that would take longer is made of smaller matrices: where a type is emulated (bfloat16 on a CPU with AVX2
+alone), one of the usual size takes seven seconds."""
 FASTER = (
     "the model computes at {share:.0f} % of the rate of {dtype} products: it multiplies in another type, or something "
     "else used the device while the rate was measured"
@@ -36,20 +41,34 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, *, seconds: float, siz
     Returns:
         The median rate of single products. Inputs are random: with zeros the chip draws less power and clocks higher.
     """
-    size = size or SIZES.get(device.type, 2048)
     timer = timer_for(device)
-    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    out = torch.empty_like(left)
-
-    def product() -> None:
-        torch.mm(left, right, out=out)
-
+    size = size or _quick_enough(SIZES.get(device.type, 2048), device, dtype)
+    product = _product(size, device, dtype)
     timer.time(product, 3)
     times: list[float] = []
     started = time.perf_counter()
     while time.perf_counter() - started < seconds:
         times += timer.time(product, 10).device_ms if device.type == "cuda" else timer.wall_ms(product)
     return 2.0 * size**3 / (statistics.median(times) / 1e3)
+
+
+def _product(size: int, device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    out = torch.empty_like(left)
+
+    def product() -> None:
+        torch.mm(left, right, out=out)
+
+    return product
+
+
+def _quick_enough(size: int, device: torch.device, dtype: torch.dtype) -> int:
+    """Return a size, at most the given one, whose product takes no longer than :data:`LONGEST_S`."""
+    times = timer_for(device).wall_ms(_product(size // 4, device, dtype), 3)  # the first one may set things up
+    seconds = 4**3 * min(times) / 1e3
+    while seconds > LONGEST_S and size > 64:
+        size, seconds = size // 2, seconds / 2**3
+    return size
 
 
 def utilization(

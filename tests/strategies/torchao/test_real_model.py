@@ -36,12 +36,12 @@ def dense() -> nn.Module:
 def real() -> pah_opt.Data:
     from pah_opt.data import load_data
 
-    return load_data(FOLDER / "cifar10" / "plain_text", FOLDER / "dinov2-small", train_limit=20, test_limit=10)
+    return load_data(FOLDER / "cifar10" / "plain_text", FOLDER / "dinov2-small", train_limit=20, test_limit=6)
 
 
 @torch.no_grad()
 def features(model: nn.Module, data: pah_opt.Data) -> torch.Tensor:
-    (batch,) = data.test.batches(10)
+    (batch,) = data.test.batches(6)
     tokens = model.dinov2(batch.pixel_values).last_hidden_state
     return torch.cat((tokens[:, 0], tokens[:, 1:].mean(dim=1)), dim=1)
 
@@ -57,10 +57,12 @@ def error(dense: nn.Module, data: pah_opt.Data, adapter: Callable[..., Any], **p
 def test_int8_defaults_hardly_change_features_and_naive_static_does(
     dense: nn.Module, real: pah_opt.Data, adapter: Callable[..., Any]
 ) -> None:
-    static = error(dense, real, adapter, scheme="int8-static")
-    assert static < 0.2
-    assert error(dense, real, adapter, scheme="int8-static", naive=True) > 1.5 * static
-    assert error(dense, real, adapter, scheme="int8-dynamic") < static
+    # Four blocks of twelve: where torch multiplies int8 in a loop (no VNNI), all of them take three minutes.
+    some = {"include": ("*.[2-5].*",)}
+    static = error(dense, real, adapter, scheme="int8-static", **some)
+    assert static < 0.1
+    assert error(dense, real, adapter, scheme="int8-static", naive=True, **some) > 1.5 * static
+    assert error(dense, real, adapter, scheme="int8-dynamic", **some) < 0.1
 
 
 def test_gptq_beats_plain_rounding_to_four_bits(

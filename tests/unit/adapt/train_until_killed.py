@@ -31,7 +31,7 @@ def by_fit(folder: Path) -> None:
     """Train, slowly enough to be caught in the middle."""
     model = tiny_vit(classes=3, image=16, hidden_dropout_prob=0.1)
     train = images(24)
-    settings = TrainSettings(epochs=25, lr=1e-3, batch_size=8, augmentation=Augmentation(flip=True, mixup=0.2))
+    settings = TrainSettings(epochs=10, lr=1e-3, batch_size=8, augmentation=Augmentation(flip=True, mixup=0.2))
     adapter = find_adapter(model, default_registry().adapters)
     fit(model, train, settings, adapter=adapter, validation=train, checkpoint=folder / "state", checkpoint_steps=1)
     (folder / "weights").write_text(digest_of(model.state_dict()))
@@ -40,7 +40,7 @@ def by_fit(folder: Path) -> None:
 def by_adapt(folder: Path) -> None:
     """Adapt the last block in one epoch of many updates: a checkpoint after the epoch would come too late."""
     adapted = adapt(
-        tiny_vit(classes=5, image=16, hidden_dropout_prob=0.1), Data(test=images(6), train=images(240)), "last-layers",
+        tiny_vit(classes=5, image=16, hidden_dropout_prob=0.1), Data(test=images(6), train=images(120)), "last-layers",
         last_blocks=1, epochs=1, batch_size=3, augmentation=Augmentation(mixup=0.2), cache=folder / "cache",
         checkpoint=folder / "state", checkpoint_seconds=0.0, progress=Progress(),
     )  # fmt: skip

@@ -103,6 +103,19 @@ class TestUtilization:
         monkeypatch.setattr(WallTimer, "wall_ms", lambda self, call, iterations=1: (2.0,) * iterations)
         assert matrix_rate(CPU, torch.float32, seconds=0.001, size=100) == pytest.approx(2 * 100**3 / 2e-3)
 
+    @pytest.mark.parametrize(("probe_ms", "size"), [(1.0, 1536), (15.0, 1536), (100.0, 768), (300.0, 384)])
+    def test_products_of_an_emulated_type_are_made_smaller(
+        self, probe_ms: float, size: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from pah_opt.measure import utilization as module
+        from pah_opt.measure.timer import WallTimer
+
+        monkeypatch.setattr(
+            WallTimer, "wall_ms", lambda self, call, iterations=1: (999.0, *(probe_ms,) * (iterations - 1))
+        )
+        monkeypatch.setattr(module, "_product", lambda size, device, dtype: None)
+        assert module._quick_enough(1536, CPU, torch.bfloat16) == size
+
     def test_mfu_is_the_models_share_of_that_rate(self) -> None:
         found = utilization(35_000_000_000, 100.0, (7e12, torch.bfloat16), Reading(None, "on the cpu"))
         assert found.mfu_pct == pytest.approx(50.0)
