@@ -228,7 +228,9 @@ def test_a_pair_comes_back_from_disk_bit_for_bit_or_is_refused_before_any_change
     assert wanted.shape == (2, 10)
     assert torch.isfinite(wanted).all()
     assert lost_effects(first, artifact, alone(first)) == []
-    assert torch.equal(logits(pah_opt.load(artifact.save(tmp_path / "pair"), verify=True).model), wanted)
+    folder = artifact.save(tmp_path / "pair")
+    with torch.compiler.set_stance("force_eager"):  # compiling what was loaded takes as long again, and gives the same
+        assert torch.equal(logits(pah_opt.load(folder, verify=True).model), wanted)
     assert content(dense) == before
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pah_opt.errors import MeasurementError, PahOptError
-from pah_opt.measure.meta_shapes import MetaShapes
+from pah_opt.measure.arithmetic import FlopCounter
 from pah_opt.measure.shadow import dense_twin, input_dtype
 from pah_opt.measure.tensors import (
     count_nonzero,
@@ -117,12 +117,12 @@ def count_flops(
     """
     try:
         total = _run_counter(dense_twin(model), adapter, example_shape, torch.device("meta"))
-        method = "torch FlopCounterMode on the meta device, quantized layers as dense ones of their shape"
+        method = "torch's flop formulas on the meta device, quantized layers as dense ones of their shape"
     except PahOptError:
         raise
     except Exception:  # noqa: BLE001  # whatever the forward pass needs values for; tried with values below
         total = _count_with_values(model, adapter, example_shape)
-        method = "torch FlopCounterMode during a forward pass, quantized layers as dense ones of their shape"
+        method = "torch's flop formulas during a forward pass, quantized layers as dense ones of their shape"
     if total == 0:
         raise MeasurementError(
             f"{type(model).__name__} multiplies no matrices for an input of shape {example_shape}, so it has no MACs; "
@@ -146,19 +146,16 @@ def _count_with_values(model: nn.Module, adapter: ModelAdapter | None, shape: tu
 
 def _run_counter(twin: nn.Module, adapter: ModelAdapter | None, shape: tuple[int, ...], device: torch.device) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
 
     pixels = torch.zeros(shape, device=device, dtype=input_dtype(twin))
     # The counter knows no CPU flash attention and no fused encoder layer: both are written out as matrix products.
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        # Not in inference mode, where the counter would have to take operations apart in Python.
-        shapes = MetaShapes()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        with shapes, FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        with FlopCounter() as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
             output = twin(pixels)
             if adapter is not None:
                 adapter.logits(output)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    return int(counter.get_total_flops())
+    return int(counter.total)

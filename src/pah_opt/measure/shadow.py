@@ -1,6 +1,6 @@
 """A twin of a model for counting its arithmetic: same shapes, dense layers, no values, nothing compiled.
 
-torch's FlopCounterMode sees dense matrix products only: not the kernels of torchao and bitsandbytes, nor what runs
+torch's formulas know dense matrix products only: not the kernels of torchao and bitsandbytes, nor what runs
 inside a compiled graph. A quantized layer multiplies exactly what the dense layer of its shape multiplies, so the twin
 has dense layers instead, and the count is the same for every storage type.
 """

@@ -1,7 +1,9 @@
-"""Shapes of the commonest operations on the ``meta`` device, without torch's own rules for them.
+"""Floating-point operations of a forward pass, counted by torch's own formulas while it runs on the ``meta`` device.
 
-Those rules are written in Python, as whole reference implementations: a layer normalisation or a softmax takes 2 ms
-there, a linear layer 0.8 ms. A plan counts a model's arithmetic several times, and a search plans hundreds of recipes.
+What takes long there is not the counting. torch's rules for shapes are whole reference implementations in Python: a
+layer normalisation or a softmax takes 2 ms, a linear layer 0.8 ms; and its counter keeps a sum for each module. A plan
+counts a model several times, and a search plans hundreds of recipes, so the commonest shapes are worked out here: in
+all a ViT-B is counted in a sixth of the time.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,16 +75,38 @@ RULES: dict[Any, Callable[..., Any]] = {
 """Each gives what the operation would, without values; None where the arguments do not fit, or something is unusual."""
 
 
-class MetaShapes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    """While it is entered, :data:`RULES` answer on the ``meta`` device; everything else is torch's own."""
+class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """While it is entered, adds up what torch's ``flop_registry`` says of each operation, in :attr:`total`.
+
+    Enter it under ``no_grad``, and not in inference mode: there operations that are made of others arrive whole.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total: int = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Answer one operation."""
-        rule = RULES.get(func)
-        if rule is not None and not kwargs and all(each.is_meta for each in args if isinstance(each, Tensor)):
-            found = rule(*args)
-            if found is not None:
-                return found
-        return func(*args, **(kwargs or {}))
+        """Answer one operation, by :data:`RULES` where there are no values, and count it."""
+        kwargs = kwargs or {}
+        formula = flop_registry.get(getattr(func, "_overloadpacket", None))
+        out = _by_rule(func, args) if not kwargs else None
+        if out is None and formula is None:
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is NotImplemented:  # it is not made of others
+                out = func(*args, **kwargs)
+            return out
+        if out is None:
+            out = func(*args, **kwargs)
+        if formula is not None:
+            self.total += int(formula(*args, **kwargs, out_val=out))
+        return out
+
+
+def _by_rule(func: Any, args: tuple[Any, ...]) -> Any:
+    rule = RULES.get(func)
+    if rule is None or not all(each.is_meta for each in args if isinstance(each, Tensor)):
+        return None
+    return rule(*args)
