@@ -63,21 +63,24 @@ class Extremes:
     _known: dict[str, dict[str, float] | RecipeError] = field(default_factory=dict)
     _planned: int = 0
 
-    def refusal(self) -> RecipeError | None:
-        """Return why the first recipe cannot be planned, where none of ``most_plans`` can: ends, middle, random ones.
+    def refusal(self, starts: Sequence[Values] = ()) -> RecipeError | None:
+        """Return why no recipe can be planned: of ``starts``, ends, middle, and random ones, ``most_plans`` in all.
 
-        One that can be is enough, so that this takes a single plan as a rule.
+        One that can be is enough, so that this takes a single plan as a rule: that of the first start, which is tried
+        first. What is returned is why the strongest cannot be.
         """
         generator = Random(0)
-        first: RecipeError | None = None
-        for number in range(self.most_plans):
-            found = self._plan(
-                _all(self.bound, SHARES[number]) if number < len(SHARES) else self.bound.at_random(generator)
-            )
+        reasons = []
+        for values in (*starts, *(_all(self.bound, share) for share in SHARES)):
+            found = self._plan(values)
             if not isinstance(found, RecipeError):
                 return None
-            first = first or found
-        return first
+            reasons.append(found)
+        strongest = reasons[len(starts)]
+        for _ in range(self.most_plans - len(reasons)):
+            if not isinstance(self._plan(self.bound.at_random(generator)), RecipeError):
+                return None
+        return strongest
 
     def least(self, figure: str) -> tuple[float, Values] | None:
         """Return the least value of a figure that was found, and how; None when nothing could be planned.
@@ -175,8 +178,14 @@ def _all(bound: BoundSpace, share: float) -> Values:
     return bound.choose(lambda each: each.at(share if each.path else 1.0))
 
 
-def check_limits(bound: BoundSpace, judge: Judge, budget: Budget) -> Checked:
+def check_limits(bound: BoundSpace, judge: Judge, budget: Budget, starts: Sequence[Values] = ()) -> Checked:
     """Return the strongest recipes of the space.
+
+    Args:
+        bound: the space.
+        judge: predicts.
+        budget: the limits.
+        starts: recipes that are tried first, so that a plan of theirs is not made for nothing.
 
     Limits that are missed together only are a doubt and no error: what is the least of one figure is known, what can
     be had of several at a time is searched for.
@@ -187,7 +196,7 @@ def check_limits(bound: BoundSpace, judge: Judge, budget: Budget) -> Checked:
     """
     limits = _limits(budget, judge)
     extremes = Extremes(bound, judge, limits=limits)
-    refused = extremes.refusal()
+    refused = extremes.refusal(starts)
     if refused is not None:
         raise RecipeError(
             refused.problems,

@@ -161,12 +161,13 @@ class _Run:
         self.judge.prepare()
         study.keep_dense(self.judge.dense)
         records = study.records
-        checked = check_limits(self.bound, self.judge, self.budget)
+        starts = simple_starts(self.bound) if self.settings.starts else []
+        checked = check_limits(self.bound, self.judge, self.budget, starts)
         if checked.doubt is not None:
             self.progress.message(checked.doubt)
         proposer = Proposer(
             self.bound, self.budget, self.settings.seed + len(records),
-            [*simple_starts(self.bound), *checked.strongest] if self.settings.starts else [],
+            [*starts, *checked.strongest] if self.settings.starts else [],
             (lambda: self._survey(scan=not study.scanned)) if self.settings.starts else None,
             self.settings.neighbours, self._predicted_cost,
         )  # fmt: skip

@@ -218,3 +218,16 @@ def test_where_int8_products_are_slow_the_report_says_so(
 ) -> None:
     monkeypatch.setattr("pah_opt.strategies.torchao.apply.multiplies_int8", lambda device: not slow)
     assert ("slow_products" in run(vit, scheme=scheme).achieved) == (told and slow)
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_a_dry_run_to_int4_gives_the_tensors_that_a_real_one_does(size: int) -> None:
+    from pah_opt.strategies.torchao.convert import expect_int4, quantize_int4
+
+    expected, real = nn.Linear(64, 48), nn.Linear(64, 48)
+    expect_int4(expected.to("meta"), size)
+    quantize_int4(real, size)
+    for name in ("qdata", "scale", "zero_point"):
+        found, wanted = (getattr(layer.weight, name) for layer in (expected, real))
+        assert (found.shape, found.dtype, found.device.type) == (wanted.shape, wanted.dtype, "meta")
+    assert (expected.weight.group_size, expected.weight.dtype) == (real.weight.group_size, real.weight.dtype)

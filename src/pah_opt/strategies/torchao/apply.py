@@ -11,7 +11,7 @@ from pah_opt.errors import UnsupportedModelError
 from pah_opt.models.calibration import check_images, enough_images, has_enough_images
 from pah_opt.models.gptq import round_in_order
 from pah_opt.models.precision import multiplies_int8
-from pah_opt.strategies.torchao.convert import overflows, quantize, quantize_int4, quantize_static
+from pah_opt.strategies.torchao.convert import expect_int4, overflows, quantize, quantize_int4, quantize_static
 from pah_opt.strategies.torchao.guard import Guardian
 from pah_opt.strategies.torchao.layers import Assignment, assign, problems
 from pah_opt.strategies.torchao.observe import observe
@@ -103,7 +103,7 @@ def _planned(model: nn.Module, assignment: Assignment, config: TorchaoConfig, co
         layer = _linear(model, path)
         quantize_static(layer, _placeholder(layer, config), whole_weight=config.naive)
     for path in assignment.using("int4-weight-only"):
-        quantize_int4(_linear(model, path), config.group_size)
+        expect_int4(_linear(model, path), config.group_size)
     _quantize_alone(model, assignment, planning=True)
     _record(assignment, context)
     if not context.environment.has_cuda:  # the model will be on the CPU

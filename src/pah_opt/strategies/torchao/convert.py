@@ -108,6 +108,14 @@ def quantize_static(layer: nn.Linear, fixed: Fixed, *, whole_weight: bool = Fals
         weight.act_pre_scale = fixed.divisor.reciprocal().to(layer.weight.dtype)
 
 
+def expect_int4(layer: nn.Linear, group_size: int) -> None:
+    """Give one layer the tensor that :func:`quantize_int4` would, without choosing values: for dry runs."""
+    from pah_opt.strategies.torchao.packed_int4 import PackedInt4Tensor
+
+    packed = PackedInt4Tensor.without_values(layer.weight.detach(), group_size)
+    layer.weight = nn.Parameter(packed, requires_grad=False)
+
+
 def quantize_int4(
     layer: nn.Linear, group_size: int, *, search: bool = False, second_moment: Tensor | None = None
 ) -> None:

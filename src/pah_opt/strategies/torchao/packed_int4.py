@@ -76,6 +76,14 @@ class PackedInt4Tensor(TorchAOBaseTensor):  # type: ignore[misc]  # torchao publ
         packed = (first | (second << 4)).reshape(rows, groups * size // 2)
         return cls(packed, scale.half(), zero_point.to(torch.uint8), size, dtype)
 
+    @classmethod
+    def without_values(cls, weight: Tensor, group_size: int) -> PackedInt4Tensor:
+        """Return what a weight ``(out, in)`` would be packed into, on its device, with any values."""
+        rows, columns = weight.shape
+        packed = torch.empty((rows, columns // 2), dtype=torch.uint8, device=weight.device)
+        scale = torch.empty((rows, columns // group_size), dtype=torch.float16, device=weight.device)
+        return cls(packed, scale, torch.empty_like(scale, dtype=torch.uint8), group_size, weight.dtype)
+
     def dequantize(self, output_dtype: torch.dtype | None = None) -> Tensor:
         """Return the dense weight, ``(out, in)``."""
         dtype = self.dtype if output_dtype is None else output_dtype
