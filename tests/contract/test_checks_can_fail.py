@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -229,6 +230,30 @@ class LeavesHooks(Halve):
         return model
 
 
+class LeavesProcessChanged(Halve):
+    """Forgets to set a setting of the whole process back."""
+
+    def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        torch.set_float32_matmul_precision("medium")
+        return super().apply(model, config, context)
+
+
+class HooksEveryModule(Halve):
+    """Hooks all modules there are."""
+
+    def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        nn.modules.module.register_module_forward_hook(lambda *_: None)
+        return super().apply(model, config, context)
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    precision = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(precision)
+    nn.modules.module._global_forward_hooks.clear()
+
+
 class MixesBatch(Halve):
     """Makes an image's logits depend on its neighbours."""
 
@@ -309,6 +334,8 @@ CASES: dict[str, tuple[type[Halve], str, str]] = {
     "announces another type": (AnnouncesOther, "test_keeps_types_and_device", "bf16 and does not announce"),
     "float32 only, unsaid": (NeedsInsideOut, "test_keeps_types_and_device", "bf16 on cpu and then failed"),
     "needs images, unsaid": (NeedsQuietly, "test_says_what_it_needs", "say in needs"),
+    "leaves a setting": (LeavesProcessChanged, "test_leaves_nothing_behind", r"precision\(\) at medium.*set it back"),
+    "hooks all modules": (HooksEveryModule, "test_leaves_nothing_behind", "hooks in torch.nn.modules.module"),
     "leaves hooks": (LeavesHooks, "test_leaves_nothing_behind", "hooks"),
     "mixes a batch": (MixesBatch, "test_takes_any_batch", "beside"),
     "even batches only": (EvenOnly, "test_takes_any_batch", "cannot take 3 images"),

@@ -201,11 +201,13 @@ class OptimizerContract(Harness):
             self.require(kept, f"it made {name} of {kind} {found} and does not announce it: see Effect.linear_dtype")
 
     def test_leaves_nothing_behind(self) -> None:
-        """No hooks, gradients or masks stay on the model."""
+        """No hooks, gradients or masks stay on the model, and torch's settings for the process are as they were."""
         found = leftovers(self.made().model, self.model())
         self.require(
             not found, f"it leaves {_some(found)}; remove hooks in `finally`, set gradients to None, fold masks"
         )
+        found = [f"{name} at {now}" for name, now in self.trial.disturbed.items()]
+        self.require(not found, f"it leaves {_some(found)} for the whole process; set it back in `finally`")
 
     def test_takes_any_batch(self) -> None:
         """One image and odd batches give finite logits, and an image's logits do not depend on its neighbours."""

@@ -15,6 +15,8 @@ _HOOKS = (
     "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
 )  # fmt: skip
 
+_GLOBAL_HOOKS = tuple(f"_global{kind}" for kind in _HOOKS[:4])
+
 
 def frozen_state(model: nn.Module) -> dict[str, Any]:
     """Return copies of everything that a strategy must leave alone on the model of its caller."""
@@ -74,6 +76,21 @@ def hooks_of(model: nn.Module) -> Iterator[tuple[str, int]]:
         for kind in _HOOKS:
             if hooks := getattr(module, kind, None):
                 yield f"{path}.{kind}".lstrip("."), len(hooks)
+
+
+def process_state() -> dict[str, object]:
+    """Return the settings of torch that hold for the whole process: a strategy must leave them as they were."""
+    module = torch.nn.modules.module
+    return {
+        "torch.is_grad_enabled()": torch.is_grad_enabled(),
+        "torch.get_default_dtype()": torch.get_default_dtype(),
+        "torch.get_default_device()": torch.get_default_device(),
+        "torch.get_num_threads()": torch.get_num_threads(),
+        "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),
+        "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
+        "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
+        **{f"hooks in torch.nn.modules.module.{name}": len(getattr(module, name)) for name in _GLOBAL_HOOKS},
+    }
 
 
 def leftovers(model: nn.Module, before: nn.Module) -> list[str]:

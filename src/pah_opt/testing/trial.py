@@ -22,6 +22,7 @@ from pah_opt.recipe import Recipe, Step
 from pah_opt.registry import Registry, default_registry
 from pah_opt.splits import Data
 from pah_opt.testing.models import CLASSES, IMAGE, tiny_images
+from pah_opt.testing.states import process_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,6 +66,8 @@ class Trial:
         self.name = optimizer
         self.step = Step.of(optimizer, **parameters)
         self._plugin = plugin
+        self.disturbed: dict[str, object] = {}
+        """Settings of the whole process that a run did not leave as they were, and what it left."""
 
     @cached_property
     def registry(self) -> Registry:
@@ -95,11 +98,15 @@ class Trial:
     def apply(self, model: nn.Module, recipe: Recipe | None = None, *, images: bool = True) -> Artifact:
         """Run it on a copy of ``model``, with images for calibration and training or without."""
         data = self.data if images else None
-        with quiet_imports():
-            return apply(
-                model, recipe or self.recipe(), data, registry=self.registry, on_collapse="ignore",
-                calibration_images=CALIBRATION_IMAGES, progress=Progress(),
-            )  # fmt: skip
+        before = process_state()
+        try:
+            with quiet_imports():
+                return apply(
+                    model, recipe or self.recipe(), data, registry=self.registry, on_collapse="ignore",
+                    calibration_images=CALIBRATION_IMAGES, progress=Progress(),
+                )  # fmt: skip
+        finally:
+            self.disturbed |= {name: now for name, now in process_state().items() if now != before[name]}
 
     def adapter(self, model: nn.Module) -> ModelAdapter:
         """Return the adapter that knows ``model``."""
