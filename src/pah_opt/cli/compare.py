@@ -54,6 +54,8 @@ def _named(models: tuple[str, ...]) -> dict[str, str]:
     for text in models:
         name, equals, source = text.partition("=")
         name, source = (name, source) if equals and not Path(text).exists() else (Path(text).name or text, text)
+        if not name:
+            raise click.UsageError(f"{text!r} has no name before the sign; write NAME={source}")
         if name in named:
             raise click.UsageError(f"two models are called {name!r}; write NAME={source} to tell them apart")
         named[name] = source

@@ -51,7 +51,8 @@ def as_processor(processor: Any) -> Any:
 def processor_channels(processor: Any) -> int:
     """Return the number of channels a processor makes: 1 where it normalises one channel, else 3."""
     mean = getattr(processor, "image_mean", None)
-    return 1 if getattr(processor, "do_normalize", True) and mean is not None and len(mean) == 1 else 3
+    one = isinstance(mean, (list, tuple)) and len(mean) == 1  # a number by itself is for every channel
+    return 1 if getattr(processor, "do_normalize", True) and one else 3
 
 
 def processor_size(processor: Any) -> tuple[int, int] | None:

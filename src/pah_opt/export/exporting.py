@@ -206,6 +206,10 @@ def _input(subject: Subject) -> Input:
     processor = subject.artifact.processor or {}
     normalises = processor.get("do_normalize", True)
     mean, std = (processor.get(name) if normalises else None for name in ("image_mean", "image_std"))
+    # A number by itself is for every channel.
+    mean, std = (
+        [value] * subject.image_shape[0] if isinstance(value, (int, float)) else value for value in (mean, std)
+    )
     return Input(name=INPUT, shape=subject.image_shape, mean=mean, std=std)
 
 

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core.core_schema import ErrorType
 
 from pah_opt.errors import nearest_name
 from pah_opt.recipe.allowed import Schema, at_path, in_words
@@ -22,6 +23,8 @@ M = TypeVar("M", bound=BaseModel)
 _LONGEST_VALUE = 60
 """Characters of a user's value that a message repeats."""
 _RAISED = ("value_error", "assertion_error")
+_PYDANTICS = frozenset(get_args(ErrorType))
+"""Kinds of mistakes that pydantic itself finds; a validator may raise others, with words of its own."""
 """Error types of a validator's own message, which already says what is allowed."""
 
 
@@ -93,6 +96,7 @@ def _mistake(path: Path, details: list[ErrorDetails], data: object, schema: Sche
         return Mistake(path, f"there is no {path[-1]!r} here", allowed, nearest_name(str(path[-1]), known))
     written = _value_at(data, path)
     raised = [str(detail["ctx"]["error"]) for detail in details if detail["type"] in _RAISED and "ctx" in detail]
+    raised += [detail["msg"] for detail in details if detail["type"] not in _PYDANTICS]  # PydanticCustomError
     if raised:
         return Mistake(path, "; ".join(dict.fromkeys(raised)))
     choices = [str(choice) for found in at_path(schema, path) for choice in _choices(found, schema)]

@@ -95,6 +95,12 @@ def test_compare_refuses_two_models_of_one_name(run: Run, folder: Path) -> None:
     assert "two models are called 'tiny'" in result.stderr
 
 
+def test_compare_refuses_a_model_without_its_name(run: Run, folder: Path) -> None:
+    result = run("compare", f"={folder}")
+    assert result.exit_code == 2
+    assert "has no name before the sign; write NAME=" in result.stderr
+
+
 def test_compare_of_two_reports_says_what_changed(run: Run, saved: Path, tmp_path: Path) -> None:
     report = Report.load(saved)
     other = report.model_copy(update={"env": report.env.model_copy(update={"torch": "9.9"})})

@@ -53,3 +53,4 @@ def test_size_that_depends_on_the_image_is_refused() -> None:
 def test_channels_follow_the_normalisation() -> None:
     assert processor_channels(ViTImageProcessorPil(image_mean=[0.5], image_std=[0.5])) == 1
     assert processor_channels(ViTImageProcessorPil()) == 3
+    assert processor_channels(ViTImageProcessorPil(image_mean=0.5, image_std=0.5)) == 3, "a number is for every channel"

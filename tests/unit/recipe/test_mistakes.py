@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from pah_opt import OptimizerConfig
 from pah_opt.recipe.mistakes import Mistake, read_strictly
@@ -33,6 +34,14 @@ class Config(OptimizerConfig):
     mixed: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     part: Part = Part()
     even: int = 0
+    odd: int = 1
+
+    @field_validator("odd")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if not value % 2:
+            raise PydanticCustomError("not_odd", "odd must be odd, got {value}", {"value": value})
+        return value
 
     @field_validator("even")
     @classmethod
@@ -52,6 +61,11 @@ def read(**data: Any) -> list[Mistake]:
     found = read_strictly(Config, data)
     assert isinstance(found, list), f"{data} was accepted"
     return found
+
+
+def test_what_a_validator_raises_is_said_in_its_words() -> None:
+    assert read(even=3) == [Mistake(("even",), "even must be even, got 3")]
+    assert read(odd=2) == [Mistake(("odd",), "odd must be odd, got 2")]
 
 
 def test_right_data_becomes_the_config() -> None:
