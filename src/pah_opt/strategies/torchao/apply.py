@@ -32,7 +32,7 @@ MULTIPLIED: tuple[Scheme, ...] = ("int8-dynamic", "int8-static", "int8-qat")
 """Schemes whose layers multiply int8 by int8."""
 SLOW_PRODUCTS = (
     "this CPU has no int8 products (VNNI): torch multiplies them many times slower than float32, compiled or not; for "
-    "speed here cut widths or inputs, or run the export in ONNX Runtime or OpenVINO; for size use int8-weight-only"
+    "speed here cut widths, blocks or inputs; for size use int8-weight-only"
 )
 
 
