@@ -12,6 +12,6 @@ settings.load_profile("any-speed")
 
 @pytest.fixture(autouse=True, scope="module")
 def libraries_are_no_garbage() -> None:
-    """Keep the collector from looking through what is there before a module's tests: half a second after each training."""
+    """Keep the collector from looking through what was there before: it took half a second after each training."""
     gc.collect()
     gc.freeze()
