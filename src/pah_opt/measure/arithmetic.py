@@ -78,8 +78,8 @@ RULES: dict[Any, Callable[..., Any]] = {
 class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """While it is entered, adds up what torch's ``flop_registry`` says of each operation, in :attr:`total`.
 
-    Enter it under ``no_grad`` rather than in inference mode, where operations that are made of others arrive whole and are
-    taken apart here, which gives the same sum and takes longer.
+    Enter it under ``no_grad`` rather than in inference mode, where operations that are made of others arrive whole and
+    are taken apart here: that gives the same sum and takes longer.
     """
 
     def __init__(self) -> None:
