@@ -23,7 +23,7 @@ M = TypeVar("M", bound=BaseModel)
 _LONGEST_VALUE = 60
 """Characters of a user's value that a message repeats."""
 _RAISED = ("value_error", "assertion_error")
-_PYDANTICS = frozenset(get_args(ErrorType))
+_PYDANTICS = frozenset((*get_args(ErrorType), "invalid-json-value"))  # the last is JsonValue's, and not among them
 """Kinds of mistakes that pydantic itself finds; a validator may raise others, with words of its own."""
 """Error types of a validator's own message, which already says what is allowed."""
 
