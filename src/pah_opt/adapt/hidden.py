@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pah_opt.data import labels_of
+from pah_opt.data.splits import batch_rows
 from pah_opt.errors import DataError, UnsupportedModelError
 from pah_opt.splits import Batch
 
@@ -54,11 +55,7 @@ class HiddenSplit:
 
     def batches(self, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
         """Yield every image's hidden states once, float32, in order or shuffled."""
-        if shuffle_seed is None:
-            order = torch.arange(len(self), device="cpu")
-        else:
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(shuffle_seed), device="cpu")
-        for places in torch.split(order, batch_size):
+        for places in batch_rows(len(self), batch_size, shuffle_seed):
             states = torch.from_numpy(np.ascontiguousarray(self._states[self._view, self._rows[places].numpy()]))
             yield Batch(states.float(), self.labels[places])
 

@@ -206,11 +206,15 @@ def _input(subject: Subject) -> Input:
     processor = subject.artifact.processor or {}
     normalises = processor.get("do_normalize", True)
     mean, std = (processor.get(name) if normalises else None for name in ("image_mean", "image_std"))
-    # A number by itself is for every channel.
-    mean, std = (
-        [value] * subject.image_shape[0] if isinstance(value, (int, float)) else value for value in (mean, std)
+    channels = subject.image_shape[0]
+    return Input(
+        name=INPUT, shape=subject.image_shape, mean=_per_channel(mean, channels), std=_per_channel(std, channels)
     )
-    return Input(name=INPUT, shape=subject.image_shape, mean=mean, std=std)
+
+
+def _per_channel(value: Any, channels: int) -> Any:
+    """Return what a processor normalises by for each channel; it may give one number for all of them."""
+    return [value] * channels if isinstance(value, (int, float)) else value
 
 
 def _versions(target: Target) -> dict[str, str]:

@@ -423,8 +423,8 @@ def test_hundreds_of_mutations_give_no_other_exception(smallest: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_thousands_of_mutations_give_no_other_exception(smallest: Path, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_ten_thousand_mutations_give_no_other_exception(smallest: Path, seed: int) -> None:
     outcomes = fuzz(smallest, 100 + seed, 2600)
     assert outcomes["refused"] > 1900
-    assert sum(outcomes.values()) * 2 >= 5_000
+    assert sum(outcomes.values()) * 4 >= 10_000
