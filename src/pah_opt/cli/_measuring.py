@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pah_opt.cli._images import image_options
 from pah_opt.cli._output import json_option, print_json
 from pah_opt.cli._status import INTERRUPTED
 
@@ -40,7 +41,7 @@ OPTIONS = (
     click.option("--weights", type=click.Choice(["pretrained", "random"]), default="pretrained", show_default=True,
                  help="random: sizes and speed where the weights cannot be had; no accuracy is measured."),
     click.option("--device", default="cpu", show_default=True, help="Where the models run, such as cuda."),
-    click.option("--test-limit", type=click.IntRange(1), metavar="N", help="At most so many test images."),
+    image_options(train=False),
     click.option("--batch", "batches", multiple=True, type=BatchSize(), metavar="N|best",
                  help="Images in a pass; repeatable; 'best' searches for the highest throughput."),
     click.option("--quick", is_flag=True, help="A look in seconds instead of figures to publish."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pah_opt.cli._help import examples
+from pah_opt.cli._images import image_options
 from pah_opt.cli._output import json_option, print_field, print_json
 
 if TYPE_CHECKING:
@@ -38,11 +39,7 @@ if TYPE_CHECKING:
 @click.option("--tensorboard", type=click.Path(file_okay=False), metavar="FOLDER",
               help="Where losses, accuracies and learning rates go for TensorBoard.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs, such as cuda.")
-@click.option("--train-limit", type=click.IntRange(1), metavar="N", help="At most so many training images.")
-@click.option("--test-limit", type=click.IntRange(1), metavar="N", help="At most so many test images.")
-@click.option("--test-split", default="test", show_default=True, metavar="NAME", help="The split to measure on.")
-@click.option("--test-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE",
-              help="Hold out this share of the training images where there is no split to measure on.")  # fmt: skip
+@image_options()
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
 @json_option
 def command(
@@ -55,12 +52,9 @@ def command(
     no_cache: bool,
     tensorboard: str | None,
     device: str,
-    train_limit: int | None,
-    test_limit: int | None,
-    test_split: str,
-    test_share: float | None,
     seed: int,
     as_json: bool,
+    **choice: Any,
 ) -> None:
     """Adapt a pretrained model to the classes of a data set, and save it with its processor, figures and curves."""
     from pathlib import Path
@@ -75,10 +69,7 @@ def command(
     settings = _settings(options)
     AdaptConfig.of(mode, settings)  # a wrong setting is found before anything is loaded
     loaded = Loaded.dense(model, device=device, seed=seed)
-    images = load_data(
-        data, loaded.processor, train_limit=train_limit, test_limit=test_limit, seed=seed, test_split=test_split,
-        test_share=test_share,
-    )  # fmt: skip
+    images = load_data(data, loaded.processor, seed=seed, **choice)
     result = adapt(
         loaded.model, images, mode, cache=cache or not no_cache, checkpoint=Path(out, "checkpoint"), inplace=True,
         tensorboard=tensorboard, seed=seed, **settings,

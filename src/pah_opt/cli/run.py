@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from pah_opt.cli._help import complete_recipes, examples
+from pah_opt.cli._images import image_options
 from pah_opt.cli._measuring import BatchSize, settings_of
 from pah_opt.cli._recipes import checked
 from pah_opt.cli._results import result_options
@@ -48,8 +49,7 @@ if TYPE_CHECKING:
     help="random: sizes and speed where the weights cannot be had; no accuracy is measured.",
 )
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs, such as cuda.")
-@click.option("--train-limit", type=click.IntRange(1), metavar="N", help="At most so many training images.")
-@click.option("--test-limit", type=click.IntRange(1), metavar="N", help="At most so many test images.")
+@image_options()
 @click.option(
     "--calibration-images",
     type=click.IntRange(1),
@@ -85,8 +85,6 @@ def command(
     data: str,
     weights: Literal["pretrained", "random"],
     device: str,
-    train_limit: int | None,
-    test_limit: int | None,
     calibration_images: int,
     on_collapse: OnCollapse,
     ablate: bool,
@@ -95,6 +93,7 @@ def command(
     save_artifacts: bool,
     full: bool,
     as_json: bool,
+    **choice: Any,
 ) -> None:
     """Run each RECIPE (a YAML or JSON file, or a preset) on a model; compare all with the dense one.
 
@@ -106,7 +105,7 @@ def command(
     from pah_opt.workflow.ablation import Ablation
 
     require_writable(out)
-    source = Source.load(model, data, weights=weights, device=device, train_limit=train_limit, test_limit=test_limit)
+    source = Source.load(model, data, weights=weights, device=device, **choice)
     trains = source.data is not None and source.data.train is not None
     ablations = [Ablation.of(recipe, source.model, calibration=trains, training=trains) for recipe in read if ablate]
     wanted = [variant for each in ablations for variant in each.variants] or read

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pah_opt.cli._help import examples
+from pah_opt.cli._images import image_options, taken_choice
 from pah_opt.cli._output import json_option, print_json, print_table, print_text
 from pah_opt.cli._status import INTERRUPTED
 
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
               help="Where trials run: here, or on a Ray cluster.")  # fmt: skip
 @click.option("--address", default="auto", show_default=True, metavar="HOST:PORT", help="Of the Ray cluster.")
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs, such as cuda.")
-@click.option("--train-limit", type=click.IntRange(1), metavar="N", help="At most so many training images.")
-@click.option("--test-limit", type=click.IntRange(1), metavar="N", help="At most so many test images.")
+@image_options()
 @click.option("--validation-images", type=click.IntRange(1), default=1000, show_default=True, metavar="N",
               help="Training images that decide between recipes.")  # fmt: skip
 @click.option("--calibration-images", type=click.IntRange(1), default=128, show_default=True, metavar="N",
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     space: str, model: str, data: str, minimise: str | None, limits: tuple[str, ...], device: str,
-    train_limit: int | None, test_limit: int | None, out: Path, as_json: bool, **settings: Any,
+    out: Path, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Find the best recipes of SPACE (a YAML or JSON file, or a preset: small, fast-cpu, wide) within limits."""
     from pah_opt.progress import default_progress
@@ -66,7 +66,7 @@ def command(
     read = as_space(space)
     given = _limits(limits) | ({} if minimise is None else {"minimise": minimise})
     budget = Budget.of(given, read.budget)  # wrong limits are found before anything is loaded
-    source = Source.load(model, data, device=device, train_limit=train_limit, test_limit=test_limit)
+    source = Source.load(model, data, device=device, **taken_choice(settings))
     result = search(
         source.model, source.data, budget, space=read, out=out, progress=default_progress(), **settings
     )  # fmt: skip

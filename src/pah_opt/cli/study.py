@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pah_opt.cli._help import examples
+from pah_opt.cli._images import image_options
 from pah_opt.cli._output import json_option, print_field, print_json, print_table, print_text
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ SCALES = {"tiny": "tiny", "medium": "cifar10-vit-s", "full": "cifar10-vit-b"}
 @click.option("--dry-run", is_flag=True, help="Check the study and list its cells; run nothing.")
 @click.option("--model", metavar="ID_OR_PATH", help="Another model than the study's.")
 @click.option("--data", metavar="ID_OR_PATH", help="Other images than the study's.")
-@click.option("--train-limit", type=click.IntRange(2), metavar="N", help="At most so many training images.")
-@click.option("--test-limit", type=click.IntRange(2), metavar="N", help="At most so many test images.")
+@image_options(test_split=None, least=2)
 @click.option("--device", default="cpu", show_default=True, help="Where models run, such as cuda.")
 @json_option
 def command(
@@ -50,10 +50,9 @@ def command(
     dry_run: bool,
     model: str | None,
     data: str | None,
-    train_limit: int | None,
-    test_limit: int | None,
     device: str,
     as_json: bool,
+    **choice: Any,
 ) -> None:
     """Run STUDY: adaptations, recipes and seeds, what is finished not again.
 
@@ -62,7 +61,7 @@ def command(
     from pah_opt.study import read_study, run_study
 
     source = _source(study, scale)
-    asked = read_study(source, model=model, data=data, train_limit=train_limit, test_limit=test_limit)
+    asked = read_study(source, model=model, data=data, **choice)
     if dry_run:
         _show_plan(asked, only, as_json=as_json)
         return

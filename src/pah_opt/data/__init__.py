@@ -12,7 +12,7 @@ from pah_opt.data.checks import (
     training_images,
 )
 from pah_opt.data.coerce import as_data, as_split
-from pah_opt.data.datasets_source import load_data, split_names
+from pah_opt.data.datasets_source import ImageChoice, load_data, split_names
 from pah_opt.data.digits import DIGITS, digits_data, digits_processor, is_digits
 from pah_opt.data.preprocess import load_processor, processor_size, resized_processor
 from pah_opt.data.sampling import balanced_subset, calibration_split, validation_split
@@ -20,6 +20,7 @@ from pah_opt.data.splits import ImageSplit, TensorSplit
 
 __all__ = [
     "DIGITS",
+    "ImageChoice",
     "ImageSplit",
     "TensorSplit",
     "as_data",

@@ -17,6 +17,11 @@ class _Sought(NamedTuple):
     option: str
     usual: tuple[str, ...]
 
+    @property
+    def named(self) -> str:
+        """How a user names the column, in Python and on the command line."""
+        return f"{self.option}=… (--{self.option.replace('_', '-')})"
+
 
 _IMAGES = _Sought("images", "image_column", ("image", "img"))
 _LABELS = _Sought("labels", "label_column", ("label", "labels", "fine_label"))
@@ -140,7 +145,7 @@ def _label_column(features: Mapping[str, Any], source: str | Path) -> str:
         raise DataError(
             f"{source} has images and no column of labels; columns: {', '.join(features)}; in a folder of images give "
             "at least two class folders in each split (train/cat, train/dog), else name the column with "
-            f"{_LABELS.option}=…"
+            f"{_LABELS.named}"
         )
     return _only(_LABELS, found, features, source)
 
@@ -151,6 +156,4 @@ def _only(sought: _Sought, found: list[str], features: Mapping[str, Any], source
     if len(found) == 1:
         return found[0]
     problem = f"several columns of {sought.what} ({', '.join(found)})" if found else f"no column of {sought.what}"
-    raise DataError(
-        f"{source} has {problem}; columns: {', '.join(features)}; name the right one with {sought.option}=…"
-    )
+    raise DataError(f"{source} has {problem}; columns: {', '.join(features)}; name the right one with {sought.named}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pah_opt.data.checks import check_several_classes, check_trained_classes
 from pah_opt.data.columns import Columns
@@ -17,6 +17,20 @@ from pah_opt.data.sampling import balanced_subset, validation_split
 from pah_opt.data.splits import CACHE_BYTES, ImageSplit
 from pah_opt.errors import DataError, MissingBackendError
 from pah_opt.splits import Data, Split
+
+HELD_OUT_SEED = 0
+"""Chooses the images of ``test_share``. Never the user's seed: a second one would measure what the first trained on."""
+
+
+class ImageChoice(TypedDict, total=False):
+    """Which images of a source are read; see :func:`load_data`."""
+
+    train_limit: int | None
+    test_limit: int | None
+    test_split: str
+    test_share: float | None
+    image_column: str | None
+    label_column: str | None
 
 
 def load_data(
@@ -45,7 +59,8 @@ def load_data(
         seed: chooses the images that are kept.
         train_split: name of the split to train on; where the source has none, there are no training images.
         test_split: name of the split to measure on.
-        test_share: hold out this share of the training images instead, where there is no split to measure on.
+        test_share: hold out this share of the training images instead, where there is no split to measure on; the same
+            images whatever the seed, so that what one command trains on is never what another one measures.
         image_column: the column of images; found by its type where there is one only.
         label_column: the column of labels; found by its type where there is one only.
         cache_bytes: preprocessed pixels to keep in memory for each split.
@@ -63,7 +78,7 @@ def load_data(
         names.refuse_others(source)
         data = digits_data(processor=processor)
     else:
-        data = _read(source, processor, names, cache_bytes, seed)
+        data = _read(source, processor, names, cache_bytes)
     train = None if data.train is None else _limited(data.train, train_limit, seed)
     return Data(test=_limited(data.test, test_limit, seed), train=train)
 
@@ -84,7 +99,7 @@ class _Names:
                 raise DataError(f"{name} is {value!r}, and {source} has nothing to choose; leave it out")
 
 
-def _read(source: str | Path, processor: Any, names: _Names, cache_bytes: int, seed: int) -> Data:
+def _read(source: str | Path, processor: Any, names: _Names, cache_bytes: int) -> Data:
     tables = _tables(source)
     _check_names(tables, source, names.train_split, names.test_split, names.test_share)
     columns = Columns.of(tables, source, names.image_column, names.label_column)
@@ -95,7 +110,7 @@ def _read(source: str | Path, processor: Any, names: _Names, cache_bytes: int, s
 
     train: Split | None = split(names.train_split) if names.train_split in tables else None
     if names.test_share is not None and train is not None:
-        train, test = validation_split(train, names.test_share, seed)
+        train, test = validation_split(train, names.test_share, seed=HELD_OUT_SEED)
     else:
         test = split(names.test_split)
     for part in (train, test):
@@ -120,8 +135,8 @@ def _check_names(
         raise DataError(f"{source} has no split {train_split!r} to hold test images out of; splits: {found}")
     if test_share is None and test_split not in tables:
         raise DataError(
-            f"{source} has no split {test_split!r}; splits: {found}; name the one to measure on with test_split=…, or "
-            "hold out a part of the training images with test_share=0.2"
+            f"{source} has no split {test_split!r}; splits: {found}; name the one to measure on with test_split=… "
+            "(--test-split), or hold out a part of the training images with test_share=0.2 (--test-share)"
         )
     if test_share is None and train_split == test_split:
         raise DataError(f"{test_split!r} cannot be both the training and the test split; splits: {found}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from pah_opt.data import DIGITS, digits_processor, is_digits, load_data
+from pah_opt.data import DIGITS, ImageChoice, digits_processor, is_digits, load_data
 from pah_opt.errors import DataError
 from pah_opt.measure.provenance import config_sha256, weights_sha256
 from pah_opt.models import find_adapter, load_model
@@ -47,9 +47,7 @@ class Origin:
         if is_digits(study.model) or is_digits(study.data):
             return cls._embedded(study, device)
         loaded = load_model(study.model, device=device)
-        data = load_data(
-            study.data, loaded.processor, train_limit=study.train_limit, test_limit=study.test_limit
-        )  # fmt: skip
+        data = load_data(study.data, loaded.processor, **_choice(study))
         if data.train is None:
             raise DataError(f"{study.data} has no training images, and a study adapts the model to them first")
         # A head that is newly initialised here is replaced by the adaptation; what else was noted stays.
@@ -66,7 +64,7 @@ class Origin:
                 "embedded model belongs to the embedded images"
             )
         processor = digits_processor(IMAGE_SIZE)
-        data = load_data(DIGITS, processor, train_limit=study.train_limit, test_limit=study.test_limit)
+        data = load_data(DIGITS, processor, **_choice(study))
         return cls(digits_vit().to(device), processor, data)
 
     @cached_property
@@ -84,3 +82,7 @@ class Origin:
             "test": self.data.test.fingerprint,
             "train": None if train is None else train.fingerprint,
         }
+
+
+def _choice(study: Study) -> ImageChoice:
+    return cast("ImageChoice", study.model_dump(include=set(ImageChoice.__annotations__)))

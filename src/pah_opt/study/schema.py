@@ -130,6 +130,14 @@ class Study(Part):
     """At most so many training images."""
     test_limit: int | None = Field(default=None, ge=2)
     """At most so many test images."""
+    test_split: str = "test"
+    """Name of the split to measure on."""
+    test_share: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Hold out this share of the training images where there is no split to measure on."""
+    image_column: str | None = None
+    """The column of images, where several could be."""
+    label_column: str | None = None
+    """The column of labels, where several could be."""
     calibration_images: int = Field(default=256, ge=1)
     """Training images that calibrating steps observe."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)

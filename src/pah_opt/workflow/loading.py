@@ -16,8 +16,10 @@ from pah_opt.workflow.ranks import own_device
 
 if TYPE_CHECKING:
     from torch import nn
+    from typing_extensions import Unpack
 
     from pah_opt.artifact import WeightsOrigin
+    from pah_opt.data import ImageChoice
     from pah_opt.splits import Data
 
 Weights = Literal["pretrained", "random"]
@@ -76,16 +78,13 @@ class Loaded:
         processor = load_processor(source) if (Path(source) / PROCESSOR).is_file() else None
         return cls(source, artifact.model, processor, artifact.weights_origin, artifact=artifact)
 
-    def images(
-        self, data: str, *, train_limit: int | None = None, test_limit: int | None = None, seed: int = 0
-    ) -> Data:
+    def images(self, data: str, *, seed: int = 0, **choice: Unpack[ImageChoice]) -> Data:
         """Load images by hub id or local path, or ``digits``, preprocessed by the model's own processor.
 
         Args:
             data: hub id or local folder of labelled images.
-            train_limit: at most so many training images.
-            test_limit: at most so many test images.
             seed: chooses among the images.
+            **choice: which of them, as :func:`pah_opt.data.load_data` takes it: ``test_limit=500``.
 
         Raises:
             DataError: they cannot be read or do not fit the model's input or head, or there is no processor.
@@ -95,7 +94,7 @@ class Loaded:
                 f"{self.name} comes without an image processor, so its preprocessing is not known; save it with "
                 "preprocessor_config.json, or measure without data"
             )
-        images = load_data(data, self.processor, train_limit=train_limit, test_limit=test_limit, seed=seed)
+        images = load_data(data, self.processor, seed=seed, **choice)
         layout = find_adapter(self.model, default_registry().adapters).layout(self.model)
         check_fit(images.test, layout, model=self.model)
         return images

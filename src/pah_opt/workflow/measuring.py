@@ -12,6 +12,9 @@ from pah_opt.workflow.loading import Loaded
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from typing_extensions import Unpack
+
+    from pah_opt.data import ImageChoice
     from pah_opt.measure.settings import MeasureSettings
     from pah_opt.progress import Progress
     from pah_opt.report import Report
@@ -25,10 +28,10 @@ def measure_sources(
     settings: MeasureSettings | None = None,
     weights: Weights = "pretrained",
     device: str = "cpu",
-    test_limit: int | None = None,
     baselines: bool = False,
     shared: bool = False,
     progress: Progress | None = None,
+    **choice: Unpack[ImageChoice],
 ) -> Report:
     """Load models and images, and measure them side by side; the first model is the baseline.
 
@@ -38,10 +41,10 @@ def measure_sources(
         settings: how thoroughly.
         weights: ``random`` for the architecture alone; no accuracy is measured.
         device: where the models run.
-        test_limit: at most so many test images.
         baselines: also measure the first model in bf16, and compiled in bf16.
         shared: share the images among the processes of one launch, see :func:`pah_opt.compare`.
         progress: shows progress.
+        **choice: which images, as :func:`pah_opt.data.load_data` takes it: ``test_limit=500``.
 
     Raises:
         MeasurementError: nothing was given, or a model cannot be measured.
@@ -54,7 +57,7 @@ def measure_sources(
     models: dict[str, Any] = {name: each.artifact or each.model for name, each in loaded.items()}
     if baselines:
         models = {**strong_baselines(models[first], name=first), **models}
-    images = loaded[first].images(data, test_limit=test_limit) if data is not None and weights != "random" else None
+    images = loaded[first].images(data, **choice) if data is not None and weights != "random" else None
     report = compare(
         models,
         images,

@@ -11,8 +11,10 @@ from pah_opt.workflow.loading import Loaded
 
 if TYPE_CHECKING:
     from torch import nn
+    from typing_extensions import Unpack
 
     from pah_opt.artifact import WeightsOrigin
+    from pah_opt.data import ImageChoice
     from pah_opt.splits import Data
     from pah_opt.workflow.loading import Weights
 
@@ -46,9 +48,8 @@ class Source:
         *,
         weights: Weights = "pretrained",
         device: str = "cpu",
-        train_limit: int | None = None,
-        test_limit: int | None = None,
         seed: int = 0,
+        **choice: Unpack[ImageChoice],
     ) -> Source:
         """Load both by hub id or local path; ``digits`` names the model, and the images, that need no download.
 
@@ -57,9 +58,8 @@ class Source:
             data: hub id or local folder of labelled images, or ``digits``; None for none.
             weights: ``random`` where the weights cannot be had: for sizes and speed; no accuracy is measured.
             device: where the model goes, such as ``cuda``.
-            train_limit: at most so many training images.
-            test_limit: at most so many test images.
             seed: chooses among the images, and seeds random weights.
+            **choice: which images, as :func:`pah_opt.data.load_data` takes it: ``test_limit=500``.
 
         Raises:
             DataError: the images cannot be read or do not fit the model's input or head.
@@ -68,7 +68,7 @@ class Source:
         loaded = Loaded.dense(model, weights=weights, device=device, seed=seed)
         images = None
         if data is not None and weights != "random":
-            images = loaded.images(data, train_limit=train_limit, test_limit=test_limit, seed=seed)
+            images = loaded.images(data, seed=seed, **choice)
         return cls(loaded.model, loaded.name, loaded.weights_origin, images, loaded.notes)
 
 

@@ -132,7 +132,7 @@ def test_limit_below_one_is_refused(table: Any, store: Store, processor: Any) ->
 def test_missing_test_split_says_how_to_name_it(table: Any, store: Store, processor: Any) -> None:
     folder = store(train=table([0, 1, 2, 1]), validation=table([0, 1]))
     with pytest.raises(
-        DataError, match=r"no split 'test'; splits: train, validation; name .* test_split=…, or hold out"
+        DataError, match=r"no split 'test'; splits: train, validation; name .* test_split=… \(--test-split\), or hold out"
     ):
         load_data(folder, processor)
     assert len(load_data(folder, processor, test_split="validation").test) == 2
@@ -148,6 +148,13 @@ def test_share_of_the_training_images_can_be_held_out(table: Any, store: Store, 
     ]
     assert (len(pixels[0]), len(pixels[1])) == (16, 4)
     assert not pixels[0] & pixels[1]
+
+
+def test_held_out_images_are_the_same_whatever_the_seed(table: Any, store: Store, processor: Any) -> None:
+    """What is trained with one seed and measured with another must not be measured on its training images."""
+    folder = store(train=table([0, 1] * 10))
+    first, second = (load_data(folder, processor, test_share=0.4, seed=seed) for seed in (0, 1))
+    assert first.test.fingerprint == second.test.fingerprint
 
 
 def test_same_split_cannot_train_and_test(table: Any, store: Store, processor: Any) -> None:

@@ -1,0 +1,51 @@
+"""Options that say which images of a source are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+if TYPE_CHECKING:
+    from pah_opt.data import ImageChoice
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def image_options(*, train: bool = True, test_split: str | None = "test", least: int = 1) -> Callable[[F], F]:
+    """Add what :class:`pah_opt.data.ImageChoice` chooses.
+
+    Args:
+        train: add ``--train-limit``, where a command reads training images.
+        test_split: the default; None where the option replaces what is written elsewhere.
+        least: the least limit.
+    """
+    limits = [
+        click.option("--train-limit", type=click.IntRange(least), metavar="N", help="At most so many training images."),
+        click.option("--test-limit", type=click.IntRange(least), metavar="N", help="At most so many test images."),
+    ]
+    options = [
+        *(limits if train else limits[1:]),
+        click.option("--test-split", default=test_split, show_default=True, metavar="NAME",
+                     help="The split to measure on."),
+        click.option("--test-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE",
+                     help="Hold out this share of the training images where there is no split to measure on; the same "
+                          "share gives the same images in every command."),
+        click.option("--image-column", metavar="NAME", help="The column of images, where several could be."),
+        click.option("--label-column", metavar="NAME", help="The column of labels, where several could be."),
+    ]  # fmt: skip
+
+    def add(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+def taken_choice(options: dict[str, Any]) -> ImageChoice:
+    """Take what :func:`image_options` added out of a command's options."""
+    from pah_opt.data import ImageChoice
+
+    return cast("ImageChoice", {name: options.pop(name) for name in ImageChoice.__annotations__ if name in options})
