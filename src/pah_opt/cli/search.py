@@ -32,7 +32,7 @@ if TYPE_CHECKING:
               help="What the best recipe has least of; by default what the space says, or latency.")  # fmt: skip
 @click.option("--limit", "limits", multiple=True, metavar="NAME=NUMBER",
               help="A limit, such as top1_drop_pp=1, file_mb=30, latency_ms=20, speedup_x=2, macs, params, energy_j; "
-                   "also batch_size of the latency; repeatable.")  # fmt: skip
+                   "also batch_size of the latency and confidence (0.9) of the drop; repeatable.")  # fmt: skip
 @click.option("--trials", type=click.IntRange(1), default=100, show_default=True, help="Recipes to try at most.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Time of the search at most.")
 @click.option("--trial-limit-s", type=click.FloatRange(0, min_open=True), metavar="SECONDS",

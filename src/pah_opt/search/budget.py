@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -29,6 +31,9 @@ class Budget(FrozenData):
     """What the best recipe has least of."""
     top1_drop_pp: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
     """Most top-1 that may be lost against the dense model, in percentage points."""
+    confidence: float | None = Field(default=None, gt=0.5, lt=1)
+    """How sure it must be that no more is lost on images that did not decide, such as 0.9; without it the drop on those
+    that did counts as it is, and the best of many recipes has been lucky on them."""
     file_mb: Positive | None = None
     """Most megabytes (10^6 bytes) of the weights file."""
     latency_ms: Positive | None = None
@@ -50,6 +55,15 @@ class Budget(FrozenData):
             raise ValueError(
                 f"latency_ms {self.latency_ms:g} and speedup_x {self.speedup_x:g} limit the same figure and may "
                 "contradict one another; give one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_known(self) -> Budget:
+        if self.confidence is not None and self.top1_drop_pp == 0:
+            raise ValueError(
+                f"top1_drop_pp 0 with confidence {self.confidence:g}: no number of images shows that nothing is lost; "
+                "allow a drop above 0, or leave confidence out"
             )
         return self
 
@@ -100,6 +114,7 @@ class Budget(FrozenData):
     def excess(self, figures: Mapping[str, float | None]) -> dict[str, float]:
         """Return by how much each known figure misses its limit, as a share of it; nothing for those that keep it.
 
+        With ``confidence`` the drop counts with its error, ``top1_drop_error_pp``.
         ``top1_drop_pp`` is counted in percentage points: its limit may be 0.
 
         >>> Budget(file_mb=2.0).excess({"artifact_bytes": 3e6, "top1_drop_pp": 0.5})
@@ -107,7 +122,7 @@ class Budget(FrozenData):
         """
         missed = {}
         for name, gate in self.limits().items():
-            value = figures.get(name)
+            value = self._likely_drop(figures) if name == "top1_drop_pp" else figures.get(name)
             if value is None:
                 continue
             over = value - gate.max if gate.max is not None else (gate.min or 0.0) - value
@@ -115,3 +130,22 @@ class Budget(FrozenData):
             if over > 0:
                 missed[name] = over / scale
         return missed
+
+    @property
+    def fewest_images(self) -> int:
+        """How many validation images it takes at least before a drop can be known to keep its limit.
+
+        >>> Budget(top1_drop_pp=1.0, confidence=0.9).fewest_images
+        129
+        """
+        return 1 if self.confidence is None else math.ceil(100.0 * self._quantile / self.top1_drop_pp)
+
+    @property
+    def _quantile(self) -> float:
+        """Standard errors above the measured drop up to which it counts."""
+        return 0.0 if self.confidence is None else NormalDist().inv_cdf(self.confidence)
+
+    def _likely_drop(self, figures: Mapping[str, float | None]) -> float | None:
+        """Return the drop that ``confidence`` allows to count on: the upper end of a one-sided normal interval."""
+        drop = figures.get("top1_drop_pp")
+        return None if drop is None else drop + self._quantile * (figures.get("top1_drop_error_pp") or 0.0)

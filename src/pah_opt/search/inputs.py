@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from pah_opt.data import calibration_split, validation_split
-from pah_opt.errors import DataError
+from pah_opt.errors import DataError, SearchError
 from pah_opt.measure.tensors import held_tensors
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from pah_opt.search.budget import Budget
     from pah_opt.splits import Data, Split
 
 MOST_VALIDATION = 0.3
@@ -34,6 +35,20 @@ def cut(data: Data, validation_images: int, seed: int) -> tuple[Split, Split]:
     share = min(MOST_VALIDATION, validation_images / len(data.train))
     training, validation = validation_split(data.train, share, seed)
     return training, calibration_split(validation, len(validation), seed)
+
+
+def check_enough(validation: Split, budget: Budget) -> None:
+    """See that there are images enough to know whether a drop keeps its limit.
+
+    Raises:
+        SearchError: there are too few; no recipe could be known to keep it.
+    """
+    if len(validation) < budget.fewest_images:
+        raise SearchError(
+            f"{len(validation)} validation images cannot show with confidence {budget.confidence:g} that no more than "
+            f"{budget.top1_drop_pp:g} pp are lost; it takes {budget.fewest_images} or more (validation_images, at most "
+            f"{MOST_VALIDATION:.0%} of the training images), a larger top1_drop_pp or a lower confidence"
+        )
 
 
 def model_digest(model: nn.Module) -> str:

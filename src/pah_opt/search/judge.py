@@ -171,7 +171,7 @@ class Judge:
         if self.table is not None:
             learn(self.table, artifact.model, self.adapter)
         looked = looker.look(artifact.model, self.adapter, figures.get(self.budget.figure), rivals)
-        figures |= {"top1": looked.top1, "top1_drop_pp": looked.drop_pp}
+        figures |= {"top1": looked.top1, "top1_drop_pp": looked.drop_pp, "top1_drop_error_pp": looked.error_pp}
         found["rungs"] = looked.rungs
         if looked.hopeless:
             raise _Ended("stopped", looked.hopeless)

@@ -9,7 +9,7 @@ import numpy as np
 
 from pah_opt.measure.accuracy import Predictions, predict
 from pah_opt.search.front import Point
-from pah_opt.search.racing import Rivals, beyond_doubt, rungs
+from pah_opt.search.racing import Rivals, beyond_doubt, rungs, standard_error_pp
 from pah_opt.search.records import Rung
 
 if TYPE_CHECKING:
@@ -28,11 +28,13 @@ class Looked:
     Args:
         rungs: the drop on each part.
         top1: on the images that were looked at, 0 to 1.
+        error_pp: standard error of the drop on the largest part.
         hopeless: why the rest was not looked at; None when all were.
     """
 
     rungs: tuple[Rung, ...]
     top1: float
+    error_pp: float
     hopeless: str | None = None
 
     @property
@@ -74,10 +76,13 @@ class Looker:
             right = np.concatenate([right, predict(model, adapter, part, fingerprint=PART).correct])
             dense = self.dense.correct[:images]
             seen.append(Rung(images, 100.0 * float(dense.mean() - right.mean())))
-            hopeless = self._hopeless(seen[-1], int((dense != right).sum()), cost, rivals)
+            flips = int((dense != right).sum())
+            hopeless = self._hopeless(seen[-1], flips, cost, rivals)
             if hopeless and images < len(split):
-                return Looked(tuple(seen), float(right.mean()), hopeless)
-        return Looked(tuple(seen), float(right.mean()))
+                break
+        else:
+            hopeless = None
+        return Looked(tuple(seen), float(right.mean()), standard_error_pp(flips, len(right)), hopeless)
 
     def _hopeless(self, rung: Rung, flips: int, cost: float | None, rivals: Rivals) -> str | None:
         doubtless = beyond_doubt(rung.drop_pp, flips, rung.images, self.limit_pp)

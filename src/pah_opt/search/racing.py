@@ -83,6 +83,17 @@ class Rivals:
         return f"in the worse half after {images} images: {beaten} of {len(others)} earlier trials are better in both"
 
 
+def standard_error_pp(flips: int, images: int) -> float:
+    """Return the standard error of a drop of top-1, in percentage points: both models see the same images.
+
+    Without a single flip it is that of one.
+
+    >>> standard_error_pp(16, 400)
+    1.0
+    """
+    return 100.0 * math.sqrt(max(flips, 1)) / images
+
+
 def beyond_doubt(drop_pp: float, flips: int, images: int, limit_pp: float) -> str | None:
     """Return why a drop is above its limit even if chance was against it, or None.
 
@@ -92,7 +103,6 @@ def beyond_doubt(drop_pp: float, flips: int, images: int, limit_pp: float) -> st
         images: how many there are.
         limit_pp: most that may be lost.
     """
-    error = 100.0 * math.sqrt(max(flips, 1)) / images
-    if drop_pp - DOUBT * error <= limit_pp:
+    if drop_pp - DOUBT * standard_error_pp(flips, images) <= limit_pp:
         return None
     return f"loses {drop_pp:.1f} pp on {images} images, beyond the limit of {limit_pp:g} pp without doubt"

@@ -25,7 +25,7 @@ from pah_opt.search.child import Child
 from pah_opt.search.cluster import check_cluster
 from pah_opt.search.engines import Engine, Local
 from pah_opt.search.extremes import Checked, Extremes, check_limits
-from pah_opt.search.inputs import cut, device_name, model_digest
+from pah_opt.search.inputs import check_enough, cut, device_name, model_digest
 from pah_opt.search.judge import Judge
 from pah_opt.search.looks import Looks
 from pah_opt.search.loop import Loop
@@ -36,6 +36,7 @@ from pah_opt.search.settings import Settings
 from pah_opt.search.space import Space, SpaceSource, as_space
 from pah_opt.search.starts import knapsack_starts, nearly_cheapest, simple_starts, thorough_starts
 from pah_opt.search.study import Study, import_optuna
+from pah_opt.search.verdict import no_pick, unlucky
 from pah_opt.splits import Data
 from pah_opt.storage.lock import locked
 
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from pah_opt.layout import ModelAdapter
     from pah_opt.recipe import Recipe
     from pah_opt.report import Report
-    from pah_opt.search.records import Record
 
 SCAN_SHARE = 0.1
 """Of the time of a search that looking for its cheapest recipe may take, and scanning per-layer choices too."""
@@ -144,6 +144,7 @@ class _Run:
         if settings.elsewhere:
             check_installed(space, strategies, adapter)
         training, validation = cut(self.data, settings.validation_images, settings.seed)
+        check_enough(validation, budget)
         self.judge = Judge(
             model, training, validation, budget, settings.calibration_images, settings.racing, settings.screening,
             registry,
@@ -265,7 +266,7 @@ class _Run:
                 said = f"the pick could not be measured on the test images: {type(error).__name__}: {error}"
                 return replace(result, notes=(*notes, said))
             looks.keep(report)
-        return replace(result, report=report, notes=(*notes, *looks.notes()))
+        return replace(result, report=report, notes=(*notes, *looks.notes(), *unlucky(report, result)))
 
     def written(self) -> None:
         """Remember that the folder holds what was found, the pick's report too."""
@@ -302,15 +303,3 @@ def check_installed(space: Space, registry: Registry, adapter: ModelAdapter) -> 
             "engine ray they run in others; install the plugin as a package (pah-opt plugin new NAME writes one; on "
             "every node of a cluster), or search without trial_limit_s and engine"
         )
-
-
-def no_pick(records: list[Record], budget: Budget) -> str:
-    """Say why there is no pick: what came nearest to the limits."""
-    judged = [record for record in records if record.figures.get("top1_drop_pp") is not None and record.recipe]
-    if not judged:
-        states = ", ".join(sorted({record.state for record in records})) or "none was run"
-        return f"no trial could be judged ({states}); look at the reasons of each trial"
-    nearest = min(judged, key=lambda record: sum(budget.excess(record.figures).values()))
-    missed = budget.excess(nearest.figures)
-    words = ", ".join(f"{name} {nearest.figures[name]:,.4g}" for name in missed) or "judged on part of the images only"
-    return f"no trial keeps every limit; the nearest is {nearest.name}, which misses: {words}"

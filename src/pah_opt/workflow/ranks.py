@@ -16,6 +16,11 @@ def is_main() -> bool:
     return next((int(os.environ[name]) for name in RANKS if os.environ.get(name, "").isdigit()), 0) == 0
 
 
+def is_alone() -> bool:
+    """Tell whether no launcher started other processes beside this one."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
 def main_progress() -> Progress:
     """Return the usual progress in the main process, silence in the others."""
     return default_progress() if is_main() else Progress()

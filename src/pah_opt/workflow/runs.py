@@ -9,10 +9,10 @@ from pah_opt.errors import PahOptError, RecipeError
 from pah_opt.pipeline import apply
 from pah_opt.progress import Progress
 from pah_opt.report import compare
-from pah_opt.workflow.ranks import wait_for_all
+from pah_opt.workflow.ranks import is_alone, wait_for_all
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pah_opt.artifact import Artifact
     from pah_opt.measure.settings import MeasureSettings
@@ -47,6 +47,9 @@ def run_recipes(
 ) -> Outcome:
     """Run each recipe on the dense model, then measure all of them side by side.
 
+    After ctrl-C the recipes that are done are measured, and the report says which were not run; a second ctrl-C ends
+    that too. Processes of one launch stop at once: each may be somewhere else.
+
     Args:
         source: the dense model and its images.
         recipes: what to run; their names must differ.
@@ -58,15 +61,26 @@ def run_recipes(
     Raises:
         RecipeError: two recipes have one name.
         PahOptError: every recipe failed; the error of the first.
+        KeyboardInterrupt: no recipe was done before ctrl-C.
     """
     progress = progress or Progress()
-    artifacts, failures = apply_recipes(source, recipes, progress=progress, **options)
+    applying = _Applying(source, recipes, progress, options)
+    try:
+        applying.everything()
+    except KeyboardInterrupt:
+        if not applying.artifacts or not is_alone():
+            raise
+        progress.message("stopped; measuring what is done (ctrl-C again to leave it)")
     progress.message("measuring")
-    models = {"dense": source.model, **artifacts}
+    models = {"dense": source.model, **applying.artifacts}
     report = compare(
         models, source.data, settings=settings, weights_origin=source.weights_origin, shared=shared, progress=progress
     )
-    return Outcome(report.model_copy(update={"notes": (*report.notes, *source.notes)}), artifacts, failures)
+    notes = (*report.notes, *applying.notes(), *source.notes)
+    whole = report.complete and not applying.left
+    return Outcome(
+        report.model_copy(update={"notes": notes, "complete": whole}), applying.artifacts, applying.failures
+    )  # fmt: skip
 
 
 def apply_recipes(
@@ -89,22 +103,61 @@ def apply_recipes(
         RecipeError: two recipes have one name.
         PahOptError: every recipe failed; the error of the first.
     """
-    _check_names(recipes)
-    progress = progress or Progress()
-    artifacts: dict[str, Artifact] = {}
-    failures: dict[str, PahOptError] = {}
-    options |= {"source": source.name, "weights_origin": source.weights_origin, "progress": progress}
-    for recipe in recipes:
-        progress.message(f"running {recipe.name}: {recipe.description or ', '.join(s.use for s in recipe.steps)}")
+    applying = _Applying(source, recipes, progress or Progress(), options)
+    applying.everything()
+    return applying.artifacts, applying.failures
+
+
+class _Applying:
+    """Recipes that run one after the other; what is done stays when one is interrupted.
+
+    Args:
+        source: the dense model and its images.
+        recipes: what to run.
+        progress: shows which recipe is running.
+        options: of :func:`pah_opt.apply`.
+
+    Raises:
+        RecipeError: two recipes have one name.
+    """
+
+    def __init__(
+        self, source: Source, recipes: Sequence[Recipe], progress: Progress, options: Mapping[str, Any]
+    ) -> None:
+        _check_names(recipes)
+        self.source, self.progress = source, progress
+        self.options = {
+            **options, "source": source.name, "weights_origin": source.weights_origin, "progress": progress
+        }  # fmt: skip
+        self.left = list(recipes)
+        self.artifacts: dict[str, Artifact] = {}
+        self.failures: dict[str, PahOptError] = {}
+
+    def everything(self) -> None:
+        """Run them.
+
+        Raises:
+            PahOptError: every recipe failed; the error of the first.
+        """
+        while self.left:
+            self._run(self.left[0])
+            del self.left[0]
+        if self.failures and not self.artifacts:
+            raise next(iter(self.failures.values()))
+        wait_for_all()
+
+    def _run(self, recipe: Recipe) -> None:
+        about = recipe.description or ", ".join(step.use for step in recipe.steps)
+        self.progress.message(f"running {recipe.name}: {about}")
         try:
-            artifacts[recipe.name] = apply(source.model, recipe, source.data, **options)
+            self.artifacts[recipe.name] = apply(self.source.model, recipe, self.source.data, **self.options)
         except PahOptError as error:
-            failures[recipe.name] = error
-            progress.message(f"{recipe.name} failed: {error}")
-    if failures and not artifacts:
-        raise next(iter(failures.values()))
-    wait_for_all()
-    return artifacts, failures
+            self.failures[recipe.name] = error
+            self.progress.message(f"{recipe.name} failed: {error}")
+
+    def notes(self) -> list[str]:
+        """Say which recipes were not run, after ctrl-C."""
+        return [f"interrupted: {', '.join(recipe.name for recipe in self.left)} not run"] if self.left else []
 
 
 def _check_names(recipes: Sequence[Recipe]) -> None:

@@ -132,7 +132,8 @@ def test_limit_below_one_is_refused(table: Any, store: Store, processor: Any) ->
 def test_missing_test_split_says_how_to_name_it(table: Any, store: Store, processor: Any) -> None:
     folder = store(train=table([0, 1, 2, 1]), validation=table([0, 1]))
     with pytest.raises(
-        DataError, match=r"no split 'test'; splits: train, validation; name .* test_split=… \(--test-split\), or hold out"
+        DataError,
+        match=r"no split 'test'; splits: train, validation; name .* \(--test-split\), or hold out",
     ):
         load_data(folder, processor)
     assert len(load_data(folder, processor, test_split="validation").test) == 2

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+import pah_opt
 from pah_opt import Data, Recipe, Step
 from pah_opt.data import TensorSplit
 from pah_opt.errors import MeasurementError, PahOptError, RecipeError
@@ -15,6 +16,10 @@ from pah_opt.workflow import Source, require_writable, run_recipes, write_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import nn
+
+    from pah_opt import Artifact
 
 SETTINGS = MeasureSettings.quick(
     batch_sizes=(1,), warmup_s=0.0, warmup_iters=1, block_ms=1.0, min_rounds=3, max_rounds=3, throughput_s=0.02
@@ -56,6 +61,42 @@ def test_when_every_recipe_fails_the_first_error_is_raised(source: Source) -> No
         run_recipes(source, [IMPOSSIBLE], settings=SETTINGS)
 
 
+OTHER = Recipe(name="other", steps=SPARSE.steps)
+INTERRUPTED = Recipe(name="interrupted", steps=SPARSE.steps)
+
+
+@pytest.fixture
+def interrupting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of the recipe ``interrupted``."""
+    real = pah_opt.apply
+
+    def apply(model: nn.Module, recipe: Recipe, *rest: Any, **options: Any) -> Artifact:
+        if recipe.name == "interrupted":
+            raise KeyboardInterrupt
+        return real(model, recipe, *rest, **options)
+
+    monkeypatch.setattr("pah_opt.workflow.runs.apply", apply)
+
+
+@pytest.mark.usefixtures("interrupting")
+def test_ctrl_c_in_a_later_recipe_leaves_the_figures_of_those_that_are_done(source: Source) -> None:
+    outcome = run_recipes(source, [SPARSE, INTERRUPTED, OTHER], settings=SETTINGS)
+    assert [model.id for model in outcome.report.models] == ["dense", "sparse"]
+    assert set(outcome.artifacts) == {"sparse"}
+    assert "interrupted: interrupted, other not run" in outcome.report.notes
+    assert not outcome.report.complete
+
+
+@pytest.mark.usefixtures("interrupting")
+@pytest.mark.parametrize(("before", "processes"), [([], "1"), ([SPARSE], "2")])
+def test_ctrl_c_ends_at_once_where_nothing_is_done_or_other_processes_wait(
+    source: Source, monkeypatch: pytest.MonkeyPatch, before: list[Recipe], processes: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipes(source, [*before, INTERRUPTED], settings=SETTINGS)
+
+
 @pytest.mark.parametrize("names", [("twice", "twice"), ("dense",)])
 def test_names_must_differ_from_one_another_and_from_dense(source: Source, names: tuple[str, ...]) -> None:
     recipes = [Recipe(name=name, steps=SPARSE.steps) for name in names]
@@ -64,8 +105,6 @@ def test_names_must_differ_from_one_another_and_from_dense(source: Source, names
 
 
 def test_the_folder_holds_the_report_in_every_form_and_the_models(source: Source, tmp_path: Path) -> None:
-    import pah_opt
-
     outcome = run_recipes(source, [SPARSE], settings=SETTINGS)
     report = write_folder(tmp_path / "out", outcome, artifacts=True)
     names = {path.name for path in (tmp_path / "out").iterdir()}
