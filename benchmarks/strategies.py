@@ -24,6 +24,7 @@ import torch
 import pah_opt
 from pah_opt import Data, Recipe, Step
 from pah_opt.measure.accuracy import Predictions, predict
+from pah_opt.measure.environment import cpu_model
 from pah_opt.measure.paired import compare_predictions
 from pah_opt.measure.rounds import pair_ratio, take_turns
 from pah_opt.measure.shadow import uncompiled
@@ -60,6 +61,10 @@ RECOVER: dict[str, Any] = {
 RECONSTRUCT: dict[str, Any] = {"images": 1536, "classifier": "fit", "mixed_precision": "bf16"}
 LONGER: dict[str, Any] = {**RECONSTRUCT, "images": 3072, "images_per_class": 800}
 """More images, of --train-limit 8000."""
+
+
+NARROW = "†"
+"""Marks rows that were run on a CPU with AVX2 alone: in float32, and speeds are others there."""
 
 
 @dataclass(frozen=True)
@@ -307,6 +312,7 @@ class Bench:
             "top1": judged.top1, "dense_top1": self.baseline(compiled=row.compiled).top1, "paired": asdict(paired),
             "images": len(judged), "params": last["params"], "params_nonzero": last["params_nonzero"],
             "macs": last["macs"], "file_bytes": stored_bytes(artifact.model), "made_s": round(made, 1),
+            "cpu": f"{cpu_model()}, {torch.backends.cpu.get_cpu_capability()}",
             "latency_batch": LATENCY_BATCH, **self.speed(artifact.model, compiled=row.compiled),
         }  # fmt: skip
         self.save()
@@ -341,7 +347,9 @@ def page(results: dict[str, Any]) -> str:
         "says whether the aim is reached. Accuracy is taken under bf16 autocast (fp32 where the CPU has no bf16), and "
         "compiled in fp32 for int8 products. *Speed* is the dense model's time over the row's, batch "
         f"{LATENCY_BATCH}, in turns, with its interval (one that covers 1 is no difference): eager, or both compiled "
-        "for int8 products. Rows that are not here were not run yet.\n\n" + table(results) + NOTES.read_text()
+        f"for int8 products. {NARROW} on a CPU with AVX2 alone. Rows that are not here were not run yet.\n\n"
+        + table(results)
+        + NOTES.read_text()
     )
 
 
@@ -357,11 +365,17 @@ def table(results: dict[str, Any]) -> str:
         aim = "" if limit is None else f"≥ {0 - limit:g} {'✓' if delta >= -limit - 1e-9 else '✗'}"
         zeros = "" if row["params_nonzero"] is None else f"{row['params_nonzero'] / row['params']:.0%}"
         lines.append(
-            f"| {row['family']} | {row['strength']} | {row['method']} | {row['top1']:.2%} | {delta:+.2f} ({low:+.2f} … "
-            f"{high:+.2f}) | {aim} | {row['macs'] / 1e9:.2f} G | {zeros} | {row['file_bytes'] / 1e6:.1f} "
+            f"| {row['family']} | {row['strength']} | {row['method']}{_mark(row)} | {row['top1']:.2%} "
+            f"| {delta:+.2f} ({low:+.2f} … {high:+.2f}) | {aim} | {row['macs'] / 1e9:.2f} G "
+            f"| {zeros} | {row['file_bytes'] / 1e6:.1f} "
             f"| {row['speedup']:.2f}x{_range(row['speedup_ci95'])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _mark(row: dict[str, Any]) -> str:
+    """Mark rows of a machine whose speeds are not those of the others."""
+    return f" {NARROW}" if row.get("cpu", "").endswith("AVX2") else ""
 
 
 def _range(interval: list[float] | None) -> str:
