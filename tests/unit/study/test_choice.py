@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -78,6 +79,14 @@ def test_the_verdict_names_pick_and_runner_up_with_the_reason() -> None:
     told = " ".join(Wording("en").tell(each) for each in verdict(found, choose(found), Wording("en")))
     assert "Pick: small. Top-1 96.50 % (\N{MINUS SIGN}0.50 points against dense), file 10.0 MB" in told
     assert "Runner-up: exact, worth 0.20 points; its file has 70.0 MB where the pick has 10.0 MB." in told
+
+
+@pytest.mark.parametrize(("lang", "said"), [("en", r"among (\d) rows on the"), ("fr", r"parmi (\d) lignes sur les")])
+def test_the_pick_is_said_to_be_judged_by_what_chose_it(lang: Lang, said: str) -> None:
+    found = result({"weights": {"size": 1, "latency": 0, "accuracy": 1}})
+    among = re.search(said, told(found, lang))
+    assert among is not None
+    assert int(among.group(1)) == len(choose(found).scores)
 
 
 def test_choice_by_size_takes_the_most_accurate_row_that_fits() -> None:
