@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from hypothesis import settings
@@ -15,3 +17,20 @@ def libraries_are_no_garbage() -> None:
     """Keep the collector from looking through what was there before: it took half a second after each training."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def full_disk() -> Callable[[], AbstractContextManager[None]]:
+    """A block in which no file grows beyond 4 kB: the system refuses more, as on a disk that is full."""
+    resource = pytest.importorskip("resource", reason="needs POSIX limits of a process")
+
+    @contextmanager
+    def limited() -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # Python ignores the signal, and errors remain
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited

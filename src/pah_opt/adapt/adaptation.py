@@ -21,6 +21,7 @@ from pah_opt.errors import ArtifactError
 from pah_opt.models import find_adapter
 from pah_opt.progress import Progress, default_progress
 from pah_opt.registry import default_registry
+from pah_opt.storage.refusals import os_errors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,7 +80,8 @@ class Adaptation:
         if not callable(save_model):
             raise ArtifactError(f"a {type(self.model).__name__} has no save_pretrained; save its state_dict instead")
         try:
-            save_model(place)
+            with os_errors():
+                save_model(place)
             if processor is not None:
                 processor.save_pretrained(place)
             Path(place, "adaptation.json").write_text(json.dumps(self.to_data(), indent=2), encoding="utf-8")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pah_opt.errors import ArtifactError
+from pah_opt.storage.refusals import os_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -87,11 +88,14 @@ class Checkpoint:
         partial = path.with_name(path.name + ".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(
-                {name: value.contiguous() for name, value in tensors.items()}, partial, {"training": json.dumps(facts)}
-            )
+            with os_errors():
+                save_file(
+                    {name: value.contiguous() for name, value in tensors.items()}, partial,
+                    {"training": json.dumps(facts)},
+                )  # fmt: skip
             partial.replace(path)
         except OSError as error:
+            partial.unlink(missing_ok=True)
             raise ArtifactError(
                 f"the checkpoint {path} cannot be written ({error}); free some space, or name another folder"
             ) from error

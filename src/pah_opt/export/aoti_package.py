@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.errors import ExportError
@@ -30,13 +31,15 @@ def write(subject: Subject, folder: Path) -> dict[str, Any]:
 
     program = program_of(classifier_of(subject, "torch"), subject)
     counts = integer_products(program)
+    packed = io.BytesIO()  # torch's own writer ends the whole process where the disk is full
     try:
         with quiet():
-            torch._inductor.aoti_compile_and_package(program, package_path=str(folder / FILE))  # noqa: SLF001  # its documented home
+            torch._inductor.aoti_compile_and_package(program, package_path=packed)  # noqa: SLF001  # its documented home
     except OSError:
         raise
     except Exception as error:  # the compiler's errors have no common base
         raise ExportError(f"AOTInductor cannot compile the model: {first_line(error)}") from error
+    (folder / FILE).write_bytes(packed.getbuffer())
     return {"operators": counts, "settings": {"cpu_capability": torch.backends.cpu.get_cpu_capability()}}
 
 

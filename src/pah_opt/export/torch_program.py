@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,8 +31,10 @@ def write(subject: Subject, folder: Path) -> dict[str, Any]:
     program = program_of(classifier_of(subject, "torch"), subject)
     counts = integer_products(program)
     program.example_inputs = None  # they would be written with pickle
+    packed = io.BytesIO()  # torch's own writer ends the whole process where the disk is full
     with quiet():
-        torch.export.save(program, folder / FILE)
+        torch.export.save(program, packed)
+    (folder / FILE).write_bytes(packed.getbuffer())
     return {"operators": counts}
 
 

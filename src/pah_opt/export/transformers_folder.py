@@ -9,6 +9,7 @@ import torch
 from pah_opt.errors import Problem
 from pah_opt.models.adapters.huggingface import UNEVEN
 from pah_opt.models.quiet import quiet_transformers
+from pah_opt.storage.refusals import os_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,7 +59,7 @@ def write(subject: Subject, folder: Path) -> dict[str, Any]:
     model: Any = subject.private_copy()
     names = dict(enumerate(subject.labels))
     model.config.id2label, model.config.label2id = names, {name: number for number, name in names.items()}
-    with quiet_transformers():
+    with quiet_transformers(), os_errors():
         model.save_pretrained(folder)
     return {"operators": {}}
 

@@ -87,7 +87,7 @@ def plan(
 
     Args:
         model: the model, any device.
-        recipe: what would be run: a Recipe, the name of a preset, or the path or text of a recipe in YAML or JSON.
+        recipe: what would be run: a Recipe, its data, the name of a preset, or the path or text of one in YAML or JSON.
         calibration: whether calibration images will be there.
         training: whether training images will be there.
         environment: the machine to plan for; this one by default.

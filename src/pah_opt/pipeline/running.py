@@ -60,7 +60,7 @@ def apply(
 
     Args:
         model: any model a ModelAdapter knows; left untouched unless ``inplace``.
-        recipe: what to do: a Recipe, the name of a preset, or the path or text of a recipe in YAML or JSON.
+        recipe: what to do: a Recipe, its data, the name of a preset, or the path or text of one in YAML or JSON.
         data: images for calibration, training and the collapse check: a :class:`~pah_opt.splits.Data`, a Split, or
             ``(pixel_values, labels)`` batches as :func:`pah_opt.data.as_data` takes them. Test images are never
             calibrated or trained on.

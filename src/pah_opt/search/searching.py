@@ -77,7 +77,7 @@ def search(
         model: the dense model; left untouched.
         data: its images; training images are needed.
         budget: the limits and what to minimise: a Budget, its fields, or None for the space's own (or the defaults).
-        space: which recipes: a Space, the name of a preset, or the path or text of one in YAML or JSON.
+        space: which recipes: a Space, its data, the name of a preset, or the path or text of one in YAML or JSON.
         out: folder of results and of the storage; a search that is there goes on. None to keep nothing.
         registry: the strategies; every installed one by default.
         measure: how thoroughly the pick is measured; a look by default.

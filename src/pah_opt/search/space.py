@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,14 +15,15 @@ from pah_opt.recipe.files import read_mapping
 from pah_opt.recipe.mistakes import read_strictly
 from pah_opt.recipe.places import Places
 from pah_opt.recipe.schema import NAME_PATTERN, FrozenData, Parameters, dotted
+from pah_opt.recipe.sources import as_fields, path_or_text
 from pah_opt.search.budget import Budget
 
 if TYPE_CHECKING:
     from os import PathLike
 
 
-SpaceSource: TypeAlias = "Space | str | PathLike[str]"
-"""A Space, the name of a preset, the path of a YAML or JSON file, or such text itself."""
+SpaceSource: TypeAlias = "Space | Mapping[str, Any] | str | PathLike[str]"
+"""A Space, its data, the name of a preset, the path of a YAML or JSON file, or such text itself."""
 TITLE = "this is not a search space"
 
 
@@ -105,7 +107,7 @@ def space_presets() -> dict[str, Space]:
 
 
 def as_space(source: SpaceSource) -> Space:
-    """Return the space itself, the preset of that name, or read it from a file or text.
+    """Return the space itself, the preset of that name, or make it of its data, or read it from a file or text.
 
     Raises:
         RecipeError: it is none of these, or cannot be read; lists every problem with its line.
@@ -120,4 +122,6 @@ def as_space(source: SpaceSource) -> Space:
             known = ", ".join(presets)
             problem = Problem(f"there is no space {source!r}", Place(), known, nearest_name(source, presets))
             raise RecipeError([problem], "unknown search space")
-    return Space.from_yaml(source if isinstance(source, str) else Path(source))
+    if isinstance(source, Mapping):
+        return Space(**as_fields(source))
+    return Space.from_yaml(path_or_text(source, "space", "pah_opt.search.Space(steps=[...])"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,18 +46,15 @@ def test_checkpoint_reads_back_exactly(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["state.safetensors"]
 
 
-def test_interrupted_write_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_last_checkpoint_and_nothing_half_written(tmp_path: Path, full_disk: Any) -> None:
     path = tmp_path / "state.safetensors"
     checkpoint().save(path)
     before = path.read_bytes()
-
-    def fail(*_args: object) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("safetensors.torch.save_file", fail)
-    with pytest.raises(ArtifactError, match=r"cannot be written .No space left"):
-        checkpoint().save(path)
+    large = Checkpoint("this", 6, {}, {"weight": torch.zeros(3000)}, {}, {})
+    with pytest.raises(ArtifactError, match=r"cannot be written .*File too large.*free some space"), full_disk():
+        large.save(path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_damaged_checkpoint_is_named_with_the_remedy(tmp_path: Path) -> None:
