@@ -19,9 +19,9 @@ from pah_opt.adapt.tensorboard import epoch_log
 from pah_opt.data import as_data, check_input, check_several_classes, label_names, training_images, validation_split
 from pah_opt.errors import ArtifactError
 from pah_opt.models import find_adapter
+from pah_opt.models.disk import os_errors
 from pah_opt.progress import Progress, default_progress
 from pah_opt.registry import default_registry
-from pah_opt.storage.refusals import os_errors
 
 if TYPE_CHECKING:
     from torch import nn

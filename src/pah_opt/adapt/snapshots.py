@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pah_opt.errors import ArtifactError
-from pah_opt.storage.refusals import os_errors
+from pah_opt.models.disk import os_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

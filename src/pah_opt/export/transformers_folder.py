@@ -8,8 +8,8 @@ import torch
 
 from pah_opt.errors import Problem
 from pah_opt.models.adapters.huggingface import UNEVEN
+from pah_opt.models.disk import os_errors
 from pah_opt.models.quiet import quiet_transformers
-from pah_opt.storage.refusals import os_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
