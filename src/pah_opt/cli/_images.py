@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from pah_opt.data import ImageChoice
@@ -42,6 +43,25 @@ def image_options(*, train: bool = True, test_split: str | None = "test", least:
         return function
 
     return add
+
+
+def require_images(data: str | None) -> None:
+    """Refuse options that choose among images where there are none.
+
+    Raises:
+        click.UsageError: names them.
+    """
+    from pah_opt.data import ImageChoice
+
+    context = click.get_current_context()
+    given = [
+        max(option.opts, key=len)
+        for option in context.command.params
+        if option.name in ImageChoice.__annotations__
+        and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT
+    ]
+    if data is None and given:
+        raise click.UsageError(f"{', '.join(given)}: there are no images to choose from; give --data too")
 
 
 def taken_choice(options: dict[str, Any]) -> ImageChoice:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pah_opt.cli._help import examples
+from pah_opt.cli._images import require_images
 from pah_opt.cli._measuring import measuring_options, settings_of, show_report
 from pah_opt.cli._output import print_json, print_table, print_text
 
@@ -37,6 +38,7 @@ def command(
     if all(model.endswith(".json") for model in models):
         _compare_reports(models, as_json=as_json)
         return
+    require_images(options["data"])
     from pah_opt.workflow import is_main, main_progress
     from pah_opt.workflow.measuring import measure_sources
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pah_opt.cli._help import examples
+from pah_opt.cli._images import require_images
 from pah_opt.cli._measuring import measuring_options, settings_of, show_report
 
 
@@ -28,6 +29,7 @@ def command(
     """
     from pathlib import Path
 
+    require_images(options["data"])
     from pah_opt.workflow import is_main, main_progress
     from pah_opt.workflow.measuring import measure_sources
 

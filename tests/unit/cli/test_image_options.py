@@ -90,3 +90,12 @@ def test_images_that_are_chosen_are_measured(
     result = run(*line("measure", model, images), *options, "--label-column", "kind", "--out", str(tmp_path))
     assert result.exit_code == 0, result.stderr
     assert Report.load(tmp_path / "report.json").models[0].provenance.n_images == count
+
+
+@pytest.mark.parametrize("command", ["measure", "compare"])
+def test_a_choice_of_images_without_images_is_refused(run: Any, command: str) -> None:
+    result = run(command, "one", "--test-limit", "5", "--label-column", "kind")
+    assert result.exit_code == 2
+    assert "--test-limit, --label-column: there are no images to choose from; give --data too" in " ".join(
+        result.stderr.split()
+    )
