@@ -96,7 +96,8 @@ def conditions(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": Path(options.model).name, "data": Path(options.data).name, "train_images": options.train_limit,
         "calibration_images": options.calibration, "batches": options.batches, "device": options.device,
-        "cpu": cpu_model(), "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "cpu": cpu_model(), "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(), "torch": torch.__version__,
     }  # fmt: skip
 
 

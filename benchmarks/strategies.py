@@ -312,7 +312,7 @@ class Bench:
             "top1": judged.top1, "dense_top1": self.baseline(compiled=row.compiled).top1, "paired": asdict(paired),
             "images": len(judged), "params": last["params"], "params_nonzero": last["params_nonzero"],
             "macs": last["macs"], "file_bytes": stored_bytes(artifact.model), "made_s": round(made, 1),
-            "cpu": f"{cpu_model()}, {torch.backends.cpu.get_cpu_capability()}",
+            "cpu": cpu_model(), "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "latency_batch": LATENCY_BATCH, **self.speed(artifact.model, compiled=row.compiled),
         }  # fmt: skip
         self.save()
@@ -375,7 +375,7 @@ def table(results: dict[str, Any]) -> str:
 
 def _mark(row: dict[str, Any]) -> str:
     """Mark rows of a machine whose speeds are not those of the others."""
-    return f" {NARROW}" if row.get("cpu", "").endswith("AVX2") else ""
+    return f" {NARROW}" if row.get("cpu_capability") == "AVX2" else ""
 
 
 def _range(interval: list[float] | None) -> str:

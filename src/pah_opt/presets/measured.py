@@ -34,9 +34,10 @@ def conditions(row: Row) -> str:
     """Return under what conditions a preset was measured, in a sentence without its full stop."""
     found = row["conditions"]
     first, last = found["batches"][0], found["batches"][-1]
+    cpu = f"{found['cpu']} with {found['cpu_capability']}" if "cpu_capability" in found else found["cpu"]
     return (
         f"{found['model']} on {found['data']}, {found['train_images']:,} training and {found['calibration_images']} "
-        f"calibration images, {found['cpu']}, {found['threads']} threads, torch {found['torch']}; times in turns with "
+        f"calibration images, {cpu}, {found['threads']} threads, torch {found['torch']}; times in turns with "
         f"the dense model in fp32, faster at batch {first}, throughput at batch {last}"
     )
 
