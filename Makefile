@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
-# Nothing is compiled before it is imported: most of the 19,000 files of these libraries never are.
+# Nothing is compiled before it is imported: most of the 19,000 files of these libraries never are. torchao alone is, out
+# of sight: Python warns of escapes in its docstrings when it compiles them, and where warnings are errors that is one.
 INSTALL := install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+COMPILE := -W ignore -m compileall -q
 .DEFAULT_GOAL := help
 
 .PHONY: help demo study test check lint types imports docs plugins benchmarks clean
@@ -14,6 +16,7 @@ help:            ## show this list
 .venv/demo.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip $(INSTALL) -e '.[demo]'
+	$(BIN)/python $(COMPILE) .venv/lib/python*/site-packages/torchao
 	@touch $@
 
 .venv/dev.stamp: .venv/demo.stamp
@@ -49,6 +52,7 @@ build/plugins/venv.stamp: pyproject.toml constraints.txt $(shell find src plugin
 	$(PYTHON) -m venv build/plugins/venv
 	build/plugins/venv/bin/pip wheel --quiet --disable-pip-version-check --no-deps -w build/plugins/wheels . ./plugins/*/
 	build/plugins/venv/bin/pip $(INSTALL) build/plugins/wheels/*.whl accelerate hypothesis pytest pytest-xdist
+	build/plugins/venv/bin/python $(COMPILE) build/plugins/venv/lib/python*/site-packages/torchao
 	@touch $@
 
 plugins: build/plugins/venv.stamp  ## build the wheels of library and plugins, install them in a clean environment, run the plugins' tests
