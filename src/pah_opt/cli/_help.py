@@ -1,20 +1,21 @@
-"""What commands share to help their users: examples under the options, and names that complete when TAB is pressed."""
+"""What commands share: examples under the options, options in groups, and names that complete when TAB is pressed."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pah_opt.errors import PahOptError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import click
 
     from pah_opt.registry import Registry
 
+Decorator: TypeAlias = "Callable[[Callable[..., Any]], Callable[..., Any]]"
 AS_IT_IS = "\b\n"
 """Keeps click from wrapping the lines of a paragraph."""
 RECIPES = (".yaml", ".yml", ".json")
@@ -23,6 +24,17 @@ RECIPES = (".yaml", ".yml", ".json")
 def examples(*commands: str) -> str:
     """Return the end of a command's help: commands to copy, each of at most 76 characters."""
     return AS_IT_IS + "\n".join(("Examples:", *(f"  {command}" for command in commands)))
+
+
+def with_options(*options: Decorator) -> Decorator:
+    """Return a decorator that adds options, or groups of them, in the order in which help shows them."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
 
 
 def complete_strategies(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

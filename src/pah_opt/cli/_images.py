@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from click.core import ParameterSource
 
+from pah_opt.cli._help import Decorator, with_options
+
 if TYPE_CHECKING:
     from pah_opt.data import ImageChoice
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def image_options(*, train: bool = True, test_split: str | None = "test", least: int = 1) -> Callable[[F], F]:
+def image_options(*, train: bool = True, test_split: str | None = "test", least: int = 1) -> Decorator:
     """Add what :class:`pah_opt.data.ImageChoice` chooses.
 
     Args:
@@ -26,7 +25,7 @@ def image_options(*, train: bool = True, test_split: str | None = "test", least:
         click.option("--train-limit", type=click.IntRange(least), metavar="N", help="At most so many training images."),
         click.option("--test-limit", type=click.IntRange(least), metavar="N", help="At most so many test images."),
     ]
-    options = [
+    return with_options(
         *(limits if train else limits[1:]),
         click.option("--test-split", default=test_split, show_default=True, metavar="NAME",
                      help="The split to measure on."),
@@ -35,14 +34,7 @@ def image_options(*, train: bool = True, test_split: str | None = "test", least:
                           "share gives the same images in every command."),
         click.option("--image-column", metavar="NAME", help="The column of images, where several could be."),
         click.option("--label-column", metavar="NAME", help="The column of labels, where several could be."),
-    ]  # fmt: skip
-
-    def add(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return add
+    )  # fmt: skip
 
 
 def require_images(data: str | None) -> None:

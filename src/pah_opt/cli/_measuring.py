@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from pah_opt.cli._help import with_options
 from pah_opt.cli._images import image_options
 from pah_opt.cli._output import json_option, print_json
 from pah_opt.cli._status import INTERRUPTED
@@ -14,8 +14,6 @@ from pah_opt.cli._status import INTERRUPTED
 if TYPE_CHECKING:
     from pah_opt.measure.settings import MeasureSettings
     from pah_opt.report import Report
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class BatchSize(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
@@ -36,7 +34,7 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # generic in some v
         return size
 
 
-OPTIONS = (
+measuring_options = with_options(
     click.option("--data", metavar="ID_OR_PATH", help="Labelled test images: a hub id, a local folder or digits."),
     click.option("--weights", type=click.Choice(["pretrained", "random"]), default="pretrained", show_default=True,
                  help="random: sizes and speed where the weights cannot be had; no accuracy is measured."),
@@ -50,13 +48,7 @@ OPTIONS = (
                  help="Write report.json, .md, .csv, .html and .xml (gates) there."),
     json_option,
 )  # fmt: skip
-
-
-def measuring_options(function: F) -> F:
-    """Add the options of measuring."""
-    for option in reversed(OPTIONS):
-        function = option(function)
-    return function
+"""Adds the options of measuring."""
 
 
 def settings_of(*, quick: bool, batches: tuple[Any, ...]) -> MeasureSettings:

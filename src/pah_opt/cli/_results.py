@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from pah_opt.cli._help import with_options
 from pah_opt.cli._output import json_option, print_json
 from pah_opt.cli._status import INTERRUPTED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pah_opt.report import Report
     from pah_opt.workflow import Outcome
     from pah_opt.workflow.ablation import Ablation
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def result_options(function: F) -> F:
-    """Add ``--out``, ``--save-artifacts``, ``--full`` and ``--json``."""
-    options = (
-        click.option(
-            "--out",
-            default="out",
-            show_default=True,
-            metavar="FOLDER",
-            type=click.Path(file_okay=False, path_type=Path),
-            help="Where the report goes.",
-        ),
-        click.option("--save-artifacts", is_flag=True, help="Also save every optimized model, in FOLDER/artifacts."),
-        click.option("--full", is_flag=True, help="Measure for figures to publish (minutes a model), not for a look."),
-        json_option,
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+result_options = with_options(
+    click.option(
+        "--out",
+        default="out",
+        show_default=True,
+        metavar="FOLDER",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Where the report goes.",
+    ),
+    click.option("--save-artifacts", is_flag=True, help="Also save every optimized model, in FOLDER/artifacts."),
+    click.option("--full", is_flag=True, help="Measure for figures to publish (minutes a model), not for a look."),
+    json_option,
+)
+"""Adds ``--out``, ``--save-artifacts``, ``--full`` and ``--json``."""
 
 
 def show(outcome: Outcome, *, as_json: bool, ablations: Sequence[Ablation] = ()) -> None:

@@ -46,6 +46,6 @@ def path_or_text(source: str | PathLike[str], what: str, made_by: str) -> str | 
     if isinstance(source, PathLike):
         return Path(fspath(source))
     raise RecipeError(
-        f"a {what} cannot be read from a {type(source).__name__}; give its data (a mapping with steps), the name of a "
-        f"preset, the path or text of a YAML or JSON file, or {made_by}"
+        f"a {what} cannot be read from a {type(source).__name__}; give its data (a mapping), the name of one that "
+        f"comes with the library, the path or text of a YAML or JSON file, or {made_by}"
     )

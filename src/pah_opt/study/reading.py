@@ -14,6 +14,7 @@ from pah_opt.recipe.files import read_mapping
 from pah_opt.recipe.mistakes import read_strictly
 from pah_opt.recipe.places import Places
 from pah_opt.recipe.schema import dotted
+from pah_opt.recipe.sources import path_or_text
 from pah_opt.registry import default_registry, validate
 from pah_opt.study.results import FIGURES
 from pah_opt.study.schema import Study
@@ -61,11 +62,12 @@ def _data(source: Study | Mapping[str, Any] | str | PathLike[str]) -> tuple[dict
         return source.model_dump(mode="json", by_alias=True), Places()
     if isinstance(source, Mapping):
         return dict(source), Places()
+    source = path_or_text(source, "study", "pah_opt.study.Study(...)")
     text = str(source)
     if text in packaged_studies() and not Path(text).exists():
         source = str(files("pah_opt.study") / "studies" / f"{text}.yaml")
     try:
-        return _extended(source if isinstance(source, str) else Path(source), 0)
+        return _extended(source, 0)
     except RecipeError as error:
         remedy = f"give a YAML file, or one of: {', '.join(packaged_studies())}"
         nearest = nearest_name(text, packaged_studies())

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from pah_opt.errors import UnsupportedHardwareError
 from pah_opt.progress import Progress, default_progress
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 """Variables in which launchers tell a process its number, as accelerate reads them."""
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Variables in which they tell how many processes there are."""
 
 
 def is_main() -> bool:
     """Tell whether this process measures and writes; a process that nothing launched beside others does."""
-    return next((int(os.environ[name]) for name in RANKS if os.environ.get(name, "").isdigit()), 0) == 0
+    return _told(RANKS, 0) == 0
 
 
 def is_alone() -> bool:
     """Tell whether no launcher started other processes beside this one."""
-    return os.environ.get("WORLD_SIZE", "1") == "1"
+    return _told(SIZES, 1) == 1
+
+
+def _told(names: Sequence[str], otherwise: int) -> int:
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), otherwise)
 
 
 def main_progress() -> Progress:

@@ -140,3 +140,8 @@ def test_an_adaptation_without_validation_images_is_refused_beside_others() -> N
         read_study({**study_of({"a": {}}), "adaptations": adaptations})
     assert [problem.place.field for problem in caught.value.problems] == ["adaptations.tested"]
     assert read_study({**study_of({"a": {}}), "adaptations": {"only": {"validation": 0}}})
+
+
+def test_what_is_no_study_is_refused_with_what_is() -> None:
+    with pytest.raises(RecipeError, match=r"a study cannot be read from a list; .*pah_opt\.study\.Study"):
+        read_study(["adaptations"])  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from pah_opt.cli import main
 from pah_opt.recipe import Recipe, Step
 from pah_opt.testing import tiny_vit
 from pah_opt.workflow import Source, is_main
+from pah_opt.workflow.ranks import is_alone
 
 SCRIPT = str(Path(__file__).with_name("apply_in_processes.py"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONWARNINGS": "ignore"}
@@ -58,6 +59,19 @@ def test_the_first_process_is_the_main_one(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert is_main() is main
+
+
+@pytest.mark.parametrize(
+    ("variables", "alone"), [({}, True), ({"WORLD_SIZE": "1"}, True), ({"WORLD_SIZE": "2"}, False),
+                             ({"OMPI_COMM_WORLD_SIZE": "4"}, False)],
+)  # fmt: skip
+def test_every_launcher_tells_how_many_processes_there_are(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], alone: bool
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert is_alone() is alone
 
 
 def test_the_run_command_writes_nothing_in_the_other_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
