@@ -96,7 +96,7 @@ def _pick(result: StudyResult, choice: Choice, wording: Wording) -> Iterator[Obs
             "change": Value("change", -(figures.top1_drop_pp or 0.0)), "smaller": Value("x", figures.size_x),
             "speed": Value("x", figures.speedup_x), "score": Value("points", choice.scores[pick.name]),
         })  # fmt: skip
-        yield Observation("pick_flattered", {
+        yield Observation("flattered", {
             "all": Value("count", len(choice.scores)), "images": Value("count", result.conditions.test_images),
         })  # fmt: skip
     if choice.runner_up is not None:

@@ -105,3 +105,10 @@ def test_whatever_is_quoted_is_said_to_be_quoted_once(lang: Lang, row: dict[str,
     assert report.count(note) == 1
     assert report.index(NAN) < report.index(note) < report.index(Wording(lang).say("comparison_title"))
     assert markdown(result(row), lang).count(note) == (0 if row is None else 1)
+
+
+def test_of_the_choice_the_pick_alone_is_the_sentence_to_remember() -> None:
+    better = {**DENSE_FIGURES, "top1": 0.95, "top1_drop_pp": -1.0, "size_x": 4.0, "speedup_x": 2.0}
+    text = markdown(result(better))
+    bold = [line for line in text.splitlines() if line.startswith("**Pick") or "was chosen among" in line]
+    assert [line.startswith("**") for line in bold] == [True, False], text

@@ -129,7 +129,7 @@ MESSAGES: dict[str, str] = {
     "pick_dense": "Pick: the dense model. Nothing that keeps the limits is worth more under these priorities.",
     "pick_none": "No row keeps the limits: nothing is chosen. Loosen a limit, or try milder strengths.",
     "pick_at_chance": "Nothing is chosen: the adapted model itself is at chance, and has to be adapted better first.",
-    "pick_flattered": "It was chosen among {all} rows on the {images} test images that also judge it, which flatters "
+    "flattered": "It was chosen among {all} rows on the {images} test images that also judge it, which flatters "
     "its accuracy a little: judge it on images that chose nothing before tenths of a point matter.",
     "runner_up": "Runner-up: {row}, worth {score}; {reason}.",
     "reason_accuracy": "it changes accuracy by {own} where the pick has {other}",

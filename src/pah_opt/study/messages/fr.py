@@ -131,7 +131,7 @@ MESSAGES: dict[str, str] = {
     "pick_none": "Aucune ligne ne tient les limites : rien n'est choisi. Relâchez une limite ou baissez les taux.",
     "pick_at_chance": "Rien n'est choisi : le modèle adapté est lui-même au niveau du hasard ; il faut d'abord mieux "
     "l'adapter.",
-    "pick_flattered": "Il s'est fait parmi {all} lignes sur les {images} images de test qui le jugent aussi, ce qui "
+    "flattered": "Il s'est fait parmi {all} lignes sur les {images} images de test qui le jugent aussi, ce qui "
     "flatte un peu son exactitude : jugez-le sur d'autres images avant de vous fier à des dixièmes de point.",
     "runner_up": "Second : {row}, valeur : {score} ; {reason}.",
     "reason_accuracy": "l'exactitude y change de {own}, et de {other} pour le choix",
