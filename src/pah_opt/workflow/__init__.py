@@ -2,13 +2,12 @@
 
 from pah_opt.workflow.folder import require_writable, write_folder
 from pah_opt.workflow.ranks import is_main, main_progress
-from pah_opt.workflow.runs import Outcome, apply_recipes, run_recipes
+from pah_opt.workflow.runs import Outcome, run_recipes
 from pah_opt.workflow.sources import Source, empty_model
 
 __all__ = [
     "Outcome",
     "Source",
-    "apply_recipes",
     "empty_model",
     "is_main",
     "main_progress",

@@ -83,31 +83,6 @@ def run_recipes(
     )  # fmt: skip
 
 
-def apply_recipes(
-    source: Source, recipes: Sequence[Recipe], *, progress: Progress | None = None, **options: Any
-) -> tuple[dict[str, Artifact], dict[str, PahOptError]]:
-    """Run each recipe on the dense model, and measure nothing.
-
-    Under ``accelerate launch`` every process must call it; afterwards all of them are done.
-
-    Args:
-        source: the dense model and its images.
-        recipes: what to run; their names must differ.
-        progress: shows which recipe is running.
-        **options: passed on to :func:`pah_opt.apply`.
-
-    Returns:
-        What each recipe that ran made, and why the others did not, by recipe name.
-
-    Raises:
-        RecipeError: two recipes have one name.
-        PahOptError: every recipe failed; the error of the first.
-    """
-    applying = _Applying(source, recipes, progress or Progress(), options)
-    applying.everything()
-    return applying.artifacts, applying.failures
-
-
 class _Applying:
     """Recipes that run one after the other; what is done stays when one is interrupted.
 

@@ -9,31 +9,27 @@ from pathlib import Path
 
 import torch
 
-import pah_opt
 from pah_opt import Data, Recipe, Step
 from pah_opt.measure.settings import MeasureSettings
 from pah_opt.testing import tiny_data, tiny_vit
-from pah_opt.workflow import Source, apply_recipes, is_main
+from pah_opt.workflow import Source, is_main, run_recipes
 
 
 def main(folder: Path) -> None:
     """Apply a recipe and write sums of its weights, their zeros and the losses."""
     found = tiny_data(classes=3, image=16)
-    source = Source(tiny_vit(classes=3, image=16), "tiny", "random", Data(test=found.test, train=found.train))
+    source = Source(tiny_vit(classes=3, image=16), "tiny", "fine-tuned", Data(test=found.test, train=found.train))
     recover = Step.of("recover", epochs=2, lr=5e-3, batch_size=10, distill_features=0.1)
     recipe = Recipe(name="half", steps=(Step.of("magnitude-pruning", sparsity=0.5), recover))
-    artifacts, failures = apply_recipes(source, [recipe], on_collapse="ignore")
-    assert not failures
-    made = artifacts["half"]
-    weights = [parameter.detach().double() for parameter in made.model.parameters()]
     # Five images a batch, and a last one with fewer: an uneven part for each process.
     settings = MeasureSettings.quick(groups={"accuracy", "latency"}, batch_sizes=(1,), accuracy_batch=5)
-    report = pah_opt.compare(
-        {"dense": source.model, "half": made}, found.test, settings=settings, weights_origin="fine-tuned", shared=True
-    )
+    outcome = run_recipes(source, [recipe], settings=settings, shared=True, on_collapse="ignore")
+    assert not outcome.failures
+    made = outcome.artifacts["half"]
+    weights = [parameter.detach().double() for parameter in made.model.parameters()]
     facts = {
-        "accuracy": [model.accuracy.model_dump(mode="json") for model in report.models],
-        "timed": [len(model.timings) for model in report.models],
+        "accuracy": [model.accuracy.model_dump(mode="json") for model in outcome.report.models],
+        "timed": [len(model.timings) for model in outcome.report.models],
         "processes": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
         "main": is_main(),
         "losses": made.steps[1].achieved["losses"],
