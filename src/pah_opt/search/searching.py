@@ -132,6 +132,7 @@ class _Run:
         self, model: nn.Module, data: Any, budget: Budget, space: Space, folder: Path, registry: Registry | None,
         progress: Progress, settings: Settings,
     ) -> None:  # fmt: skip
+        self.began = time.perf_counter()
         strategies = registry or default_registry()
         adapter = find_adapter(model, strategies.adapters)
         layout = adapter.layout(model)
@@ -152,7 +153,6 @@ class _Run:
 
     def search(self) -> SearchResult:
         """Search; the pick is not measured yet."""
-        began = time.perf_counter()
         self.study = study = Study(
             self.folder, self.bound, self.budget, self._fingerprint(), sampler=self.settings.sampler,
             seed=self.settings.seed, parallel=self.settings.engine == "ray",
@@ -172,7 +172,7 @@ class _Run:
             (lambda: self._survey(scan=not study.scanned)) if self.settings.starts else None,
             self.settings.neighbours, self._predicted_cost,
         )  # fmt: skip
-        spent = max((record.at_s for record in records), default=0.0) + time.perf_counter() - began
+        spent = max((record.at_s for record in records), default=0.0) + time.perf_counter() - self.began
         loop = Loop(
             study, self.bound, self.budget, proposer, self._engine(), self.judge.dense, self.settings.trials,
             self._limit_s, spent, self.progress,

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from pah_opt.cli import main
 from pah_opt.errors import DataError, MeasurementError, RecipeError, SearchError
 from pah_opt.measure.settings import MeasureSettings
 from pah_opt.progress import Progress
-from pah_opt.search import Budget, Record, SearchResult, loop
+from pah_opt.search import Budget, Record, SearchResult, loop, searching
 from pah_opt.search.engines import Engine, Job
 from pah_opt.splits import Data
 from pah_opt.storage.lock import locked
@@ -67,6 +69,26 @@ def test_the_front_keeps_the_limits_and_nothing_judged_beats_it(found: SearchRes
     assert found.front[0].figures["artifact_bytes"] == min(record.figures["artifact_bytes"] or 0 for record in kept)
     drops = [record.figures["top1_drop_pp"] or 0 for record in found.front]
     assert drops == sorted(drops, reverse=True), "whoever pays more loses less"
+
+
+def test_the_time_of_a_search_counts_from_its_beginning(
+    model: nn.Module, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Binding the space and cutting the images too, or a time limit would be another one for every space."""
+
+    jumps = []
+
+    def hour_long(step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any) -> Any:
+            jumps.append(3600.0)
+            return step(*given)
+
+        return run
+
+    monkeypatch.setattr(searching, "time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + sum(jumps)))
+    monkeypatch.setattr(searching, "cut", hour_long(searching.cut))
+    monkeypatch.setattr(searching.BoundSpace, "of", hour_long(searching.BoundSpace.of))
+    assert tiny_search(model, data, trials=1).records[0].at_s > 7200.0
 
 
 def test_the_pick_is_measured_on_test_images_with_an_interval_and_its_gates(found: SearchResult, data: Data) -> None:
