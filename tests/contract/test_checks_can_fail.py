@@ -10,6 +10,7 @@ import pytest
 import torch
 from pydantic import field_validator
 from torch import Tensor, nn
+from transformers.models.vit.modeling_vit import ViTLayer
 
 from pah_opt import Context, Effect, Needs, Optimizer, OptimizerConfig, Step, Tags, hookimpl
 from pah_opt.models import select_linears
@@ -123,6 +124,17 @@ class Meddles(Halve):
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
         for mine in KEPT:
             next(mine.parameters()).data.add_(1)
+        return super().apply(model, config, context)
+
+
+FORWARD = ViTLayer.forward
+
+
+class PatchesClass(Halve):
+    """Replaces a method for all models of that kind, the caller's too."""
+
+    def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        ViTLayer.forward = torch.no_grad()(FORWARD)  # type: ignore[method-assign]
         return super().apply(model, config, context)
 
 
@@ -251,6 +263,7 @@ def process_as_it_was() -> Iterator[None]:
     precision = torch.get_float32_matmul_precision()
     yield
     torch.set_float32_matmul_precision(precision)
+    ViTLayer.forward = FORWARD  # type: ignore[method-assign]
     nn.modules.module._global_forward_hooks.clear()
 
 
@@ -324,6 +337,7 @@ CASES: dict[str, tuple[type[Halve], str, str]] = {
     "values on a dry run": (NeedsValues, "test_plans_without_weights", "meta device"),
     "plans something else": (PlansOther, "test_plans_without_weights", "predicts"),
     "changes another model": (Meddles, "test_leaves_the_callers_model_alone", "caller's model"),
+    "patches a class": (PatchesClass, "test_leaves_the_callers_model_alone", r"methods \(ViTLayer\.forward\)"),
     "promises nothing": (PromisesNothing, "test_keeps_its_promise", "promises nothing"),
     "does nothing": (DoesNothing, "test_keeps_its_promise", "does not run"),
     "records zeros and makes none": (PretendsZeros, "test_keeps_its_promise", "its weights hold 0.00%"),

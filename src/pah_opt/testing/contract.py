@@ -128,7 +128,7 @@ class OptimizerContract(Harness):
         )
 
     def test_leaves_the_callers_model_alone(self) -> None:
-        """Tensors, config, mode, requires_grad and hooks of the model that the caller holds stay as they are."""
+        """Tensors, config, mode, hooks and methods of the model that the caller holds stay as they are."""
         self.available()
         model = self.model().train()
         model.get_submodule(self.trial.adapter(model).layout(model).patch_embedding).requires_grad_(requires_grad=False)

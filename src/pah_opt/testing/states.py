@@ -28,6 +28,7 @@ def frozen_state(model: nn.Module) -> dict[str, Any]:
         "types": {name: type(module) for name, module in model.named_modules()},
         "config": None if config is None else config.to_dict(),
         "hooks": dict(hooks_of(model)),
+        "methods": methods_of(model),
     }
 
 
@@ -76,6 +77,15 @@ def hooks_of(model: nn.Module) -> Iterator[tuple[str, int]]:
         for kind in _HOOKS:
             if hooks := getattr(module, kind, None):
                 yield f"{path}.{kind}".lstrip("."), len(hooks)
+
+
+def methods_of(model: nn.Module) -> dict[str, Any]:
+    """Return what the classes of its modules define: replaced there, it is replaced for every other model too."""
+    classes = dict.fromkeys(cls for module in model.modules() for cls in type(module).__mro__[:-1])
+    return {
+        f"{cls.__qualname__}.{name}": defined
+        for cls in classes for name, defined in vars(cls).items() if callable(defined)
+    }  # fmt: skip
 
 
 def process_state() -> dict[str, object]:
