@@ -5,11 +5,24 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
+import torch
 from hypothesis import settings
 
 # Examples have no time limit each: on a busy machine one that imports something first takes far longer than its twin.
 settings.register_profile("any-speed", deadline=None)
 settings.load_profile("any-speed")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def seeded_module() -> None:
+    """Fixtures that are made once draw the same numbers in every run."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Tests draw the same numbers in every run and in any order, so that what fails once fails again."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="module")
