@@ -6,9 +6,13 @@ import ast
 import json
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from pah_opt.plugins import unregister
+from pah_opt.plugins.registered import registered_plugins
 
 FOLDER = Path(__file__).parents[2] / "examples"
 EXAMPLES = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
@@ -27,8 +31,13 @@ def without_digits(text: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In a folder of its own; what an example registers in this process is not there for other tests."""
     monkeypatch.chdir(tmp_path)
+    before = registered_plugins()
+    yield
+    for name in set(registered_plugins()) - set(before):
+        unregister(name)
 
 
 def test_examples_are_numbered_without_a_gap() -> None:
