@@ -359,7 +359,7 @@ def table(results: dict[str, Any]) -> str:
         "| Family | Strength | Method | Top-1 | Change, pt (95 %) | Aim | MACs | Non-zero | File, MB | Speed |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in results["rows"].values():
+    for row in sorted(results["rows"].values(), key=_place):
         low, high = row["paired"]["top1_ci95_pp"]
         delta, limit = row["paired"]["top1_delta_pp"], row["limit_pp"]
         aim = "" if limit is None else f"≥ {0 - limit:g} {'✓' if delta >= -limit - 1e-9 else '✗'}"
@@ -371,6 +371,14 @@ def table(results: dict[str, Any]) -> str:
             f"| {row['speedup']:.2f}x{_range(row['speedup_ci95'])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _place(row: dict[str, Any]) -> tuple[int, int]:
+    """Order rows by family and strength, as the sections name them first; what is compared is side by side."""
+    declared = [each for section in SECTIONS.values() for each in section()]
+    families = list(dict.fromkeys(each.family for each in declared))
+    strengths = list(dict.fromkeys(each.strength for each in declared))
+    return families.index(row["family"]), strengths.index(row["strength"])
 
 
 def _mark(row: dict[str, Any]) -> str:

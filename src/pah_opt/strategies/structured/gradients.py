@@ -52,8 +52,11 @@ def gate_gradients(
     found: dict[str, list[Tensor]] = {path: [] for path in units}
 
     def see(path: str, inputs: Tensor) -> None:
+        # A hook that held the tensor it hangs on would keep the whole graph for ever: no collector sees that ring.
+        values = inputs.detach()
+
         def keep(gradient: Tensor) -> None:
-            product = (inputs.detach() * gradient).float()
+            product = (values * gradient).float()
             count = product.shape[-1] // units[path]
             found[path].append(product.reshape(len(product), -1, count, units[path]).sum(dim=(1, 3)))
 
