@@ -242,6 +242,16 @@ class LeavesHooks(Halve):
         return model
 
 
+class KeepsActivations(Halve):
+    """Hangs a hook on a tensor that the hook itself holds: with it the whole graph stays."""
+
+    def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        if not context.planning:
+            weight = torch.ones(3, requires_grad=True) * 2
+            weight.register_hook(lambda gradient: gradient * weight)  # type: ignore[no-untyped-call]
+        return super().apply(model, config, context)
+
+
 class LeavesProcessChanged(Halve):
     """Forgets to set a setting of the whole process back."""
 
@@ -348,6 +358,7 @@ CASES: dict[str, tuple[type[Halve], str, str]] = {
     "announces another type": (AnnouncesOther, "test_keeps_types_and_device", "bf16 and does not announce"),
     "float32 only, unsaid": (NeedsInsideOut, "test_keeps_types_and_device", "bf16 on cpu and then failed"),
     "needs images, unsaid": (NeedsQuietly, "test_says_what_it_needs", "say in needs"),
+    "keeps activations": (KeepsActivations, "test_leaves_nothing_behind", "every run leaves tensors in memory"),
     "leaves a setting": (LeavesProcessChanged, "test_leaves_nothing_behind", r"precision\(\) at medium.*set it back"),
     "hooks all modules": (HooksEveryModule, "test_leaves_nothing_behind", "hooks in torch.nn.modules.module"),
     "leaves hooks": (LeavesHooks, "test_leaves_nothing_behind", "hooks"),

@@ -19,13 +19,15 @@ from pah_opt.registry.parameter_rows import describe_parameters
 from pah_opt.testing.harness import Harness
 from pah_opt.testing.models import CLASSES, TINY_MODELS, tiny_images
 from pah_opt.testing.partners import pair_mistake, partners_of
-from pah_opt.testing.states import changes, different_tensors, frozen_state, leftovers, tensors_of
+from pah_opt.testing.states import changes, different_tensors, frozen_state, leftovers, tensors_alive, tensors_of
 from pah_opt.testing.strangers import STRANGERS
 
 BATCHES = (1, 3, 5)
 TOLERANCE = 0.05
 """Largest difference of a logit between an image alone and in a batch, as a share of the largest logit: roundings to
 int8 may fall to their other side, and nothing else may happen."""
+MOST_RUNS = 3
+"""Runs after which memory that still grows is no warm-up: one is enough where nothing grows."""
 PLAN_TOLERANCE = 0.05
 
 
@@ -201,13 +203,23 @@ class OptimizerContract(Harness):
             self.require(kept, f"it made {name} of {kind} {found} and does not announce it: see Effect.linear_dtype")
 
     def test_leaves_nothing_behind(self) -> None:
-        """No hooks, gradients or masks stay on the model, and torch's settings for the process are as they were."""
+        """No hooks, gradients or masks stay on the model, no tensors in memory, no settings of torch changed."""
         found = leftovers(self.made().model, self.model())
         self.require(
             not found, f"it leaves {_some(found)}; remove hooks in `finally`, set gradients to None, fold masks"
         )
         found = [f"{name} at {now}" for name, now in self.trial.disturbed.items()]
         self.require(not found, f"it leaves {_some(found)} for the whole process; set it back in `finally`")
+        counts = [tensors_alive()]
+        for _ in range(MOST_RUNS):
+            self.trial.apply(self.model())
+            counts.append(tensors_alive())
+            if counts[-1] <= counts[-2]:
+                return
+        self.fail(
+            f"every run leaves tensors in memory ({counts[-1] - counts[-2]} by the last one); keep none in hooks and "
+            "caches: a hook that holds the tensor it hangs on is never collected"
+        )
 
     def test_takes_any_batch(self) -> None:
         """One image and odd batches give finite logits, and an image's logits do not depend on its neighbours."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,6 +102,13 @@ def process_state() -> dict[str, object]:
         "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
         **{f"hooks in torch.nn.modules.module.{name}": len(getattr(module, name)) for name in _GLOBAL_HOOKS},
     }
+
+
+def tensors_alive() -> int:
+    """Return how many tensors there are in Python once what nobody can reach is gone, nor torch keeps of compiling."""
+    torch.compiler.reset()
+    gc.collect()
+    return sum(issubclass(type(each), Tensor) for each in gc.get_objects())
 
 
 def leftovers(model: nn.Module, before: nn.Module) -> list[str]:
