@@ -19,7 +19,7 @@ from pah_opt.registry.parameter_rows import describe_parameters
 from pah_opt.testing.harness import Harness
 from pah_opt.testing.models import CLASSES, TINY_MODELS, tiny_images
 from pah_opt.testing.partners import pair_mistake, partners_of
-from pah_opt.testing.states import changes, different_tensors, frozen_state, leftovers, tensors_alive, tensors_of
+from pah_opt.testing.states import changes, different_tensors, frozen_state, leftovers, tensor_bytes_alive, tensors_of
 from pah_opt.testing.strangers import STRANGERS
 
 BATCHES = (1, 3, 5)
@@ -210,14 +210,14 @@ class OptimizerContract(Harness):
         )
         found = [f"{name} at {now}" for name, now in self.trial.disturbed.items()]
         self.require(not found, f"it leaves {_some(found)} for the whole process; set it back in `finally`")
-        counts = [tensors_alive()]
+        alive = [tensor_bytes_alive()]
         for _ in range(MOST_RUNS):
             self.trial.apply(self.model())
-            counts.append(tensors_alive())
-            if counts[-1] <= counts[-2]:
+            alive.append(tensor_bytes_alive())
+            if alive[-1] <= alive[-2]:
                 return
         self.fail(
-            f"every run leaves tensors in memory ({counts[-1] - counts[-2]} by the last one); keep none in hooks and "
+            f"every run leaves tensors in memory ({alive[-1] - alive[-2]:,} bytes by the last); keep none in hooks and "
             "caches: a hook that holds the tensor it hangs on is never collected"
         )
 

@@ -104,11 +104,21 @@ def process_state() -> dict[str, object]:
     }
 
 
-def tensors_alive() -> int:
-    """Return how many tensors there are in Python once what nobody can reach is gone, nor torch keeps of compiling."""
+def tensor_bytes_alive() -> int:
+    """Return the memory of all tensors in Python, once what nobody can reach is gone, nor torch keeps of compiling."""
     torch.compiler.reset()
     gc.collect()
-    return sum(issubclass(type(each), Tensor) for each in gc.get_objects())
+    storages = dict(_memory(each) for each in gc.get_objects() if issubclass(type(each), Tensor))
+    return sum(storages.values())
+
+
+def _memory(tensor: Tensor) -> tuple[int, int]:
+    """Return address and bytes of a tensor's memory; none for shapes alone, of which torch's exporters keep some."""
+    try:
+        storage = tensor.untyped_storage()
+        return (0, 0) if storage.device.type == "meta" else (storage.data_ptr(), storage.nbytes())
+    except (NotImplementedError, RuntimeError):
+        return 0, 0
 
 
 def leftovers(model: nn.Module, before: nn.Module) -> list[str]:
