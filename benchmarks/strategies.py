@@ -37,7 +37,7 @@ from pah_opt.storage import stored_bytes
 from pah_opt.workflow import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pah_opt.splits import Split
 
@@ -359,7 +359,7 @@ def table(results: dict[str, Any]) -> str:
         "| Family | Strength | Method | Top-1 | Change, pt (95 %) | Aim | MACs | Non-zero | File, MB | Speed |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(results["rows"].values(), key=_place):
+    for row in _in_order(results["rows"].values()):
         low, high = row["paired"]["top1_ci95_pp"]
         delta, limit = row["paired"]["top1_delta_pp"], row["limit_pp"]
         aim = "" if limit is None else f"≥ {0 - limit:g} {'✓' if delta >= -limit - 1e-9 else '✗'}"
@@ -373,12 +373,12 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _place(row: dict[str, Any]) -> tuple[int, int]:
+def _in_order(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Order rows by family and strength, as the sections name them first; what is compared is side by side."""
     declared = [each for section in SECTIONS.values() for each in section()]
     families = list(dict.fromkeys(each.family for each in declared))
     strengths = list(dict.fromkeys(each.strength for each in declared))
-    return families.index(row["family"]), strengths.index(row["strength"])
+    return sorted(rows, key=lambda row: (families.index(row["family"]), strengths.index(row["strength"])))
 
 
 def _mark(row: dict[str, Any]) -> str:

@@ -130,7 +130,7 @@ class OptimizerContract(Harness):
         )
 
     def test_leaves_the_callers_model_alone(self) -> None:
-        """Tensors, config, mode, hooks and methods of the model that the caller holds stay as they are."""
+        """Tensors, config, mode, requires_grad, hooks and methods of the caller's model stay as they are."""
         self.available()
         model = self.model().train()
         model.get_submodule(self.trial.adapter(model).layout(model).patch_embedding).requires_grad_(requires_grad=False)

@@ -30,17 +30,17 @@ class Stored(TensorSplit):
         yield Batch(self.pixel_values, self.labels)
 
 
-def splits(count: int = 4) -> tuple[nn.Module, ModelAdapter, Layout, Stored]:
+def tiny() -> tuple[nn.Module, ModelAdapter, Layout, Stored]:
     model = tiny_vit()
     adapter = find_adapter(model, pah_opt_model_adapters())
     layout = adapter.layout(model)
     names = [str(label) for label in range(layout.num_classes)]
-    pixels = tiny_images(count, image=layout.image_size[0])
-    return model, adapter, layout, Stored(pixels, torch.zeros(count, dtype=torch.long), names)
+    pixels = tiny_images(4, image=layout.image_size[0])
+    return model, adapter, layout, Stored(pixels, torch.zeros(4, dtype=torch.long), names)
 
 
 def test_the_callers_images_are_left_without_gradients() -> None:
-    model, adapter, layout, split = splits()
+    model, adapter, layout, split = tiny()
     path = layout.blocks[0].mlp.fc2
     assert gate_gradients(model, adapter, layout, split, {path: 1})[path].abs().sum() > 0
     assert output_sensitivities(model, adapter, layout, split, [path])[path].outputs.sum() > 0
@@ -51,7 +51,7 @@ def test_the_callers_images_are_left_without_gradients() -> None:
 @pytest.mark.parametrize("take", [gate_gradients, output_sensitivities])
 def test_activations_are_let_go(take: Callable[..., object]) -> None:
     """A hook that held its own tensor kept every batch's graph: gigabytes, until the system ended the process."""
-    model, adapter, layout, split = splits()
+    model, adapter, layout, split = tiny()
     seen: list[weakref.ref[Tensor]] = []
     for block in layout.blocks:
         hidden = model.get_submodule(block.mlp.fc2)
