@@ -13,7 +13,7 @@ from pah_opt.measure.environment import cpu_model
 from pah_opt.pipeline import apply
 from pah_opt.registry import default_registry, missing_here
 from pah_opt.study.adapting import adapt_once, kept_model
-from pah_opt.study.cells import Store, key_of, library_versions, plugin_versions
+from pah_opt.study.cells import Store, core_versions, key_of, step_versions, versions
 from pah_opt.study.measuring import Judged, Measurement, measure_row, settings_of
 from pah_opt.study.naive import run_naive
 from pah_opt.study.results import RowResult
@@ -50,7 +50,9 @@ class Bench:
 
     def adaptation_key(self, name: str, seed: int) -> str:
         """Return the key of an adaptation; its name is no part of it."""
-        return self._key({"adapt": dict(self.study.adaptations[name]), "seed": seed})
+        settings = dict(self.study.adaptations[name])
+        trainers = ("accelerate", "peft") if settings.get("mode") == "lora" else ("accelerate",)
+        return self._key({"adapt": settings, "seed": seed, "trained_by": versions(trainers)})
 
     def row_key(self, adapted: AdaptationResult, row: Row | None) -> str:
         """Return the key of a row on an adapted model; names and sections are no part of it."""
@@ -60,12 +62,12 @@ class Bench:
         elif row is not None:
             steps = [step.model_dump(mode="json", by_alias=True) for step in self.study.steps(row)]
             what |= {"steps": steps, "calibration_images": self.study.calibration_images}
-            what |= {"plugins": plugin_versions(row.steps)}
+            what |= {"step_versions": step_versions(row.steps)}
         return self._key(what)
 
     def _key(self, what: Mapping[str, Any]) -> str:
         origin = self.origin.fingerprint
-        return key_of({**what, "origin": origin, "versions": library_versions(), "machine": machine(self.device)})
+        return key_of({**what, "origin": origin, "versions": core_versions(), "machine": machine(self.device)})
 
     def adaptation(self, name: str, seed: int) -> dict[str, Any]:
         """Adapt the model one way, and keep it."""

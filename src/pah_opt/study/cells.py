@@ -21,28 +21,41 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Part of every key: raised when cells of an older version would mean something else."""
-LIBRARIES = (
-    "torch", "transformers", "torchao", "torch-pruning", "bitsandbytes", "accelerate", "peft", "numpy", "pillow",
-)  # fmt: skip
+CORE = ("torch", "transformers", "numpy", "pillow")
+"""Libraries that every cell runs on."""
+OPTIONAL = ("torchao", "torch-pruning", "bitsandbytes", "accelerate", "peft")
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of everything whose code decides results."""
-    found = {name: version for name in LIBRARIES if (version := installed_version(name)) is not None}
-    return {"pah_opt": __version__, **found}
+    """Return the versions of everything that results may come from, as a report states them."""
+    return core_versions() | versions(OPTIONAL)
 
 
-def plugin_versions(steps: Iterable[Step]) -> dict[str, str]:
-    """Return the versions of the plugins whose strategies steps use, and of what these need; built-in ones left out."""
+def core_versions() -> dict[str, str]:
+    """Return the versions that decide every cell."""
+    return {"pah_opt": __version__} | versions(CORE)
+
+
+def versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those that are installed."""
+    return {name: version for name in distributions if (version := installed_version(name)) is not None}
+
+
+def step_versions(steps: Iterable[Step]) -> dict[str, str]:
+    """Return the versions that decide cells with these steps only: of the plugins used, and of what strategies need.
+
+    So a library that is installed later computes no cell again which it has no part in.
+    """
     registry = default_registry()
-    used = (registry.optimizers.get(step.use) for step in steps)
-    found: dict[str, str] = {}
-    for each in used:
-        if each is None or each.origin.built_in:
+    names: set[str] = set()
+    for step in steps:
+        registered = registry.optimizers.get(step.use)
+        if registered is None:
             continue
-        names = (each.distribution, *(backend.distribution for backend in each.optimizer.backends))
-        found |= {name: installed_version(name) or "unknown" for name in names if name is not None}
-    return found
+        names |= {backend.distribution for backend in registered.optimizer.backends}
+        if registered.distribution is not None and not registered.origin.built_in:
+            names.add(registered.distribution)
+    return versions(sorted(names))
 
 
 def key_of(content: Mapping[str, Any]) -> str:

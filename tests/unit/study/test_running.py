@@ -219,11 +219,26 @@ def test_the_version_of_a_plugin_belongs_to_the_cells_that_use_it(monkeypatch: p
     foreign = replace(registry.get("magnitude-pruning"), origin=Origin("mine", "pah-opt-mine", "1", "mine"))
     with using_registry(replace(registry, optimizers={**registry.optimizers, "magnitude-pruning": foreign})):
         monkeypatch.setattr(cells, "installed_version", {"pah-opt-mine": "1.2"}.get)
-        assert cells.plugin_versions([Step.of("magnitude-pruning"), Step.of("compile")]) == {"pah-opt-mine": "1.2"}
+        assert cells.step_versions([Step.of("magnitude-pruning"), Step.of("compile")]) == {"pah-opt-mine": "1.2"}
 
 
 def test_the_versions_of_what_prepares_images_belong_to_every_cell() -> None:
-    assert {"numpy", "pillow"} <= set(cells.library_versions())
+    assert {"numpy", "pillow"} <= set(cells.core_versions())
+
+
+def test_the_version_of_what_a_strategy_needs_belongs_to_its_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "installed_version", {"torchao": "0.18", "bitsandbytes": "0.50"}.get)
+    assert cells.step_versions([Step.of("torchao"), Step.of("magnitude-pruning")]) == {"torchao": "0.18"}
+
+
+def test_a_library_that_is_installed_later_computes_no_cell_again_that_has_no_use_for_it(
+    mini: tuple[Path, StudyResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cells.installed_version
+    monkeypatch.setattr(cells, "installed_version", lambda name: "9.9" if name in cells.OPTIONAL[:3] else real(name))
+    assert run_study(MINI, mini[0]).computed == 0
+    monkeypatch.setattr(cells, "installed_version", lambda name: "9.9" if name == "torch" else real(name))
+    assert run_study(MINI, mini[0], only="zeros-20").computed == 3  # the adaptation, the dense model, the row
 
 
 OWN = (
