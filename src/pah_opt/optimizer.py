@@ -118,6 +118,11 @@ class Needs:
     capability: tuple[int, int] | None = None
     instead: str | None = None
 
+    @property
+    def observes(self) -> bool:
+        """Whether calibration images are looked at where there are any."""
+        return self.calibration or self.labels or self.optional_calibration
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -158,6 +163,8 @@ class Context:
         reference: the dense model the recipe started from, in ``eval`` mode (the teacher, for distillation).
         progress: shows progress of long loops.
         planning: True on a dry run: the model is on the ``meta`` device and holds no values.
+        planned_calibration: on a dry run, how many images there will be to calibrate on; see ``calibration_count``.
+        planned_training: the same of training images; see ``training_count``.
         achieved: what the step reports about itself; filled through :meth:`record`.
     """
 
@@ -170,7 +177,19 @@ class Context:
     reference: nn.Module | None = None
     progress: Progress = field(default_factory=Progress)
     planning: bool = False
+    planned_calibration: int = 0
+    planned_training: int = 0
     achieved: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def calibration_count(self) -> int:
+        """How many images there are to observe; on a dry run, will be (very many where that is not known yet)."""
+        return self.planned_calibration if self.calibration is None else len(self.calibration)
+
+    @property
+    def training_count(self) -> int:
+        """How many training images there are; on a dry run, will be (very many where that is not known yet)."""
+        return self.planned_training if self.training is None else len(self.training)
 
     def record(self, name: str, value: Any) -> None:
         """Report an achieved figure (JSON data), such as ``record("sparsity", 0.5)``; tuples become lists.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pah_opt.adapt.heads import Features, LinearFit, fit_linear
+from pah_opt.adapt.problems import head_problems
 from pah_opt.errors import UnsupportedModelError
 from pah_opt.models.watching import watching_inputs
 from pah_opt.progress import Progress
@@ -86,7 +87,13 @@ def fit_head(
         validation: images to choose the penalty by.
         processes: gives device and precision.
         progress: shows progress.
+
+    Raises:
+        UnsupportedModelError: there is no classifier, one has no bias, or one did not run on one vector an image.
     """
+    problems = head_problems(model, layout, "adapt in mode last-layers")
+    if problems:
+        raise UnsupportedModelError(problems[0])
     seen = classifier_inputs(model, layout, train, processes, progress)
     held_out = {} if validation is None else classifier_inputs(model, layout, validation, processes, progress)
     fits = {path: fit_linear(features, held_out.get(path), len(train.class_names)) for path, features in seen.items()}

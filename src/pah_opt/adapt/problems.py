@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pah_opt.adapt.settings import TrainSettings
-    from pah_opt.layout import ModelAdapter
+    from pah_opt.layout import Layout, ModelAdapter
 
 
 def training_problems(
@@ -56,3 +56,21 @@ def hidden_state_problems(
         f"not match the dense model's {dense.hidden_size} at {dense.image_size}; {remedy}"
     )
     return [mismatch]
+
+
+def head_problems(model: nn.Module, layout: Layout, remedy: str) -> list[str]:
+    """Return why classifiers cannot be fitted by logistic regression.
+
+    Args:
+        model: the model.
+        layout: of the model.
+        remedy: what to do where there is none.
+    """
+    if not layout.classifiers:
+        return [f"there is no classifier to fit in this model; {remedy}"]
+    return [
+        f"the classifier {path} has no bias, and one is fitted with it; give it one (torch.nn.Linear with bias=True), "
+        f"or {remedy}"
+        for path in layout.classifiers
+        if getattr(model.get_submodule(path), "bias", None) is None
+    ]

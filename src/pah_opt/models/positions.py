@@ -27,7 +27,7 @@ def interpolated(
         old: rows and columns of the table.
         new: rows and columns wanted.
         prefix: leading embeddings that belong to no patch and stay as they are.
-        antialias: low-pass filter when the grid shrinks, as timm does; Hugging Face models do not.
+        antialias: low-pass filter when the grid shrinks, as timm does, and DINOv2 with registers.
 
     Returns:
         ``(1, prefix + new rows * new columns, hidden_size)``, of the type of ``table``.

@@ -5,14 +5,17 @@ Settings name :data:`Precision`, so importing this imports no torch.
 
 from __future__ import annotations
 
+import copy
 import platform
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     import torch
+    from torch import nn
 
 Precision = Literal["no", "bf16"]
 
@@ -55,3 +58,24 @@ def mixed(precision: Precision, device: torch.device) -> AbstractContextManager[
     import torch
 
     return torch.autocast(device.type, torch.bfloat16)
+
+
+def as_float32(model: nn.Module) -> nn.Module:
+    """Return a model in half precision as a copy in float32, and any other as it is."""
+    import torch
+
+    half = any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in model.parameters())
+    return copy.deepcopy(model).float() if half else model
+
+
+@contextmanager
+def worked_on_in_float32(model: nn.Module) -> Iterator[nn.Module]:
+    """Lend a model whose weights are changed with float32's precision; one in half precision gets them back rounded."""
+    import torch
+
+    work = as_float32(model)
+    yield work
+    if work is not model:
+        with torch.no_grad():
+            for own, changed in zip(model.parameters(), work.parameters(), strict=True):
+                own.copy_(changed)

@@ -1,14 +1,16 @@
 r"""What a layer should have added and did not: gathered batch by batch, then made up for by ridge regression.
 
 A linear layer gives :math:`y = W x + b`, of which a model makes :math:`s \odot y`; the factors :math:`s` (LayerScale, 1
-where there is none) are found from the data. What is missing after it, :math:`m`, is predicted from the layer's inputs:
+where there is none) are found from the data, in float32: half precision rounds most of a small addition to the residual
+stream away. What is missing after it, :math:`m`, is predicted from the layer's inputs:
 
 .. math::
     \Delta = \operatorname*{arg\,min}_{\Delta}\; E\,|\Delta (x - \bar x) - (m - \bar m)|^2
     + \lambda\, \overline{\operatorname{var} x}\, |\Delta|^2, \qquad
     W' = W + \Delta / s, \qquad b' = b + (\bar m - \Delta \bar x) / s .
 
-Only the entries that are free take part, so that zeros stay zeros.
+A layer without bias cannot take up a mean: there both means are left out of the sums. Only the entries that are free
+take part, so that zeros stay zeros.
 
 References:
     He et al., Channel pruning for accelerating very deep neural networks (arXiv 1707.06168): outputs are fitted to
@@ -28,20 +30,22 @@ ITERATIONS = 200
 TOLERANCE = 1e-5
 """Steps end when every row's residual is below this share of what it was at the start."""
 SMALLEST_FACTOR = 1e-8
-"""An output whose factor is closer to zero is not seen by the rest of the model."""
+"""An output whose factor is closer to zero is not seen by the rest of the model; it stays as it is."""
+EXPLAINED = 0.5
+"""Share of what is added that the layer's output times its factor must explain; else the output stays as it is."""
 
 
 class Shortfall:
     """Moments of a layer's inputs, and of what is missing after it.
 
     Args:
-        layer: in floating point, with values; read, not changed, until :meth:`make_up`.
+        layer: in float32 or wider, with values; read, not changed, until :meth:`make_up`.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
         self.layer = layer
         self._joint = Covariance(layer.in_features + layer.out_features, layer.weight.device)
-        self._products = torch.zeros(2, layer.out_features, dtype=self._joint.mean.dtype, device=layer.weight.device)
+        self._products = torch.zeros(3, layer.out_features, dtype=self._joint.mean.dtype, device=layer.weight.device)
 
     def update(self, inputs: Tensor, added: Tensor, missing: Tensor, weights: Tensor | None = None) -> None:
         """Look at a batch.
@@ -53,8 +57,8 @@ class Shortfall:
             weights: how much each token counts, ``(tokens,)``.
         """
         returned = self.layer(inputs.to(self.layer.weight.dtype)).flatten(0, -2).to(self._products.dtype)
-        self._products[0] += (added.flatten(0, -2).to(returned.dtype) * returned).sum(dim=0)
-        self._products[1] += returned.square().sum(dim=0)
+        seen = added.flatten(0, -2).to(returned.dtype)
+        self._products += torch.stack([(seen * returned).sum(0), returned.square().sum(0), seen.square().sum(0)])
         self._joint.update(torch.cat([inputs.float(), missing.float()], dim=-1), weights)
 
     @property
@@ -72,20 +76,23 @@ class Shortfall:
             free: which weights may change, ``(out_features, in_features)``; all by default.
         """
         width = self.layer.in_features
-        mean, scale = self._joint.mean, self._factors()
+        mean, undo = self._joint.mean, self._inverse_factors()
+        bias: Tensor | None = self.layer.bias
         missing = mean[width:]
         if linear:
-            joint = self._joint.matrix
+            joint = self._joint.second_moment if bias is None else self._joint.matrix
             change = regression(joint[:width, :width], joint[width:, :width], ridge, free)
             missing = missing - change @ mean[:width]
-            self.layer.weight += (change / scale[:, None]).to(self.layer.weight.dtype)
-        bias: Tensor | None = self.layer.bias
+            self.layer.weight += (change * undo[:, None]).to(self.layer.weight.dtype)
         if bias is not None:
-            bias += (missing / scale).to(bias.dtype)
+            bias += (missing * undo).to(bias.dtype)
 
-    def _factors(self) -> Tensor:
-        scale = self._products[0] / self._products[1].clamp_min(torch.finfo(self._products.dtype).tiny)
-        return torch.where(scale.abs() > SMALLEST_FACTOR, scale, torch.ones_like(scale))
+    def _inverse_factors(self) -> Tensor:
+        """Return 1 / s, or 0 for outputs that what was added does not come from."""
+        together, own, whole = self._products
+        factor = together / own
+        explained = factor * together / whole
+        return torch.where((factor.abs() > SMALLEST_FACTOR) & (explained > EXPLAINED), 1.0 / factor, 0.0)
 
 
 def regression(covariance: Tensor, cross: Tensor, ridge: float, free: Tensor | None = None) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.environment import Environment
 from pah_opt.errors import PahOptError, Place, Problem, RecipeError
 from pah_opt.models.state import state_tags
+from pah_opt.models.supply import supply_problems
 from pah_opt.optimizer import Context
 from pah_opt.pipeline.copies import meta_copy
 from pah_opt.pipeline.seeding import seeded, step_seed
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from pah_opt.measure.model import ModelFigures
     from pah_opt.recipe import Recipe
     from pah_opt.recipe.sources import RecipeSource
+
+
+MANY = sys.maxsize
+"""Images where it is not known yet how many there will be."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +120,22 @@ def plan(
         known_figures=figure_names(registry.metrics),
     )
     with using_registry(registry):
-        return simulate(subject, checked, environment)
+        return simulate(
+            subject, checked, environment, calibration=MANY if calibration else 0, training=MANY if training else 0
+        )
 
 
-def simulate(subject: Subject, checked: CheckedRecipe, environment: Environment) -> Plan:
+def simulate(
+    subject: Subject, checked: CheckedRecipe, environment: Environment, *, calibration: int, training: int
+) -> Plan:
     """Run every step of a checked recipe on a model without values.
+
+    Args:
+        subject: the model.
+        checked: the recipe.
+        environment: the machine.
+        calibration: how many calibration images there will be.
+        training: how many training images there will be.
 
     Raises:
         RecipeError: with everything that the steps find wrong for this model.
@@ -130,7 +147,11 @@ def simulate(subject: Subject, checked: CheckedRecipe, environment: Environment)
     problems: list[Problem] = []
     for step in checked.steps:
         seed = step_seed(checked.recipe.seed, step.index, step.optimizer.name)
-        context = Context(subject.adapter, environment, seed=seed, align=step.align, reference=reference, planning=True)
+        context = Context(
+            subject.adapter, environment, seed=seed, align=step.align, reference=reference, planning=True,
+            planned_calibration=calibration if step.needs.observes else 0,
+            planned_training=training if step.needs.training else 0,
+        )  # fmt: skip
         trial = _Trial(step, context, checked.recipe.place("steps", step.index))
         after = trial.run(subject)
         problems += trial.problems
@@ -159,7 +180,8 @@ class _Trial:
     def run(self, subject: Subject) -> tuple[Subject, ModelFigures] | None:
         """Return the model after the step and its figures, or None when something is wrong."""
         try:
-            found = self.step.optimizer.check(subject.model, self.step.config, self.context)
+            found = supply_problems(self.step.needs, self.context)
+            found += self.step.optimizer.check(subject.model, self.step.config, self.context)
             self.problems += [Problem(text, self.place) for text in found]
             return None if found else self._apply(subject)
         except PahOptError as error:

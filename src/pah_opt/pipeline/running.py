@@ -103,7 +103,9 @@ def apply(
     )
     _check_device(model, checked)
     with using_registry(registry):
-        planned = simulate(dry, checked, environment)
+        planned = simulate(
+            dry, checked, environment, calibration=len(inputs.calibration or ()), training=len(inputs.training or ())
+        )
     if on_plan is not None:
         on_plan(planned)
     subject = Subject.of(model, registry, (lambda m: m) if inplace else private_copy)
@@ -230,15 +232,13 @@ class _Runner:
 
     def _context(self, subject: Subject, step: CheckedStep) -> Context:
         size = subject.layout.image_size
-        needs = step.needs
-        observes = needs.calibration or needs.labels or needs.optional_calibration
         return Context(
             subject.adapter,
             self.environment,
             seed=step_seed(self.checked.recipe.seed, step.index, step.optimizer.name),
             align=step.align,
-            calibration=self.inputs.calibration_at(size) if observes else None,
-            training=self.inputs.training_at(size) if needs.training else None,
+            calibration=self.inputs.calibration_at(size) if step.needs.observes else None,
+            training=self.inputs.training_at(size) if step.needs.training else None,
             reference=self.reference,
             progress=self.progress,
         )

@@ -118,3 +118,19 @@ def test_calibration_images_that_cannot_be_used_are_refused_before_any_layer_cha
         Bitsandbytes().apply(model, BitsandbytesConfig(rounding="gptq"), context)
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_rows_of_zeros_do_not_spoil_the_scales_of_others() -> None:
+    plain = nn.Linear(128, 64)
+    with torch.no_grad():
+        plain.weight.normal_(std=0.005)
+        plain.weight[:16] = 0.0
+    wanted = plain.weight.detach().clone()
+    errors = []
+    for double_quant in (False, True):
+        kind = LayerKind.of(BitsandbytesConfig(scheme="nf4", double_quant=double_quant))
+        made: Any = repaired(plain, kind, torch.eye(128))
+        values = dense_values(made.weight)
+        assert bool((values[:16] == 0).all()) or double_quant
+        errors.append(float((values - wanted).norm()))
+    assert errors[1] < 1.02 * errors[0]

@@ -32,6 +32,7 @@ HALF = Step.of("structured-pruning", heads=0.5, mlp=0.5)
 RECONSTRUCT = Step.of("reconstruct", images=256, ridge=1e-3, prefix_weight=4)
 WAYS = ("keep", "fit")
 DATA = tiny_data(image=32, train=256)
+MANY = tiny_data(image=32, train=700)
 
 
 def made(model: nn.Module, *steps: Step, data: Data = DATA) -> Artifact:
@@ -47,6 +48,17 @@ def tell_apart(model: nn.Module) -> nn.Module:
             if isinstance(layer, nn.Linear):
                 spread = 1 / math.sqrt(layer.in_features)
                 layer.weight.copy_(spread * torch.randn(layer.weight.shape, generator=generator))
+    return model
+
+
+def without_biases(model: nn.Module) -> nn.Module:
+    """Leave the means to the norms."""
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear) and layer is not model.classifier:
+                layer.bias = None
+            if isinstance(layer, nn.LayerNorm):
+                layer.bias.fill_(0.7)
     return model
 
 
@@ -202,23 +214,50 @@ def test_classifiers_are_fitted_anew_on_labels_where_that_is_asked_for() -> None
 
 
 def test_too_few_images_of_each_class_are_not_fitted_on() -> None:
-    with pytest.raises(DataError, match=r"needs 50 training images of each class, and there are \d+ of 10 classes"):
+    with pytest.raises(RecipeError, match=r"needs 50 training images of each class, and there are \d+ of 10 classes"):
         made(tiny_vit(image=32), Step.of("reconstruct", images=16, classifier="fit"))
 
 
 def test_a_classifier_with_zeros_on_purpose_is_not_fitted_anew() -> None:
     step = Step.of("magnitude-pruning", sparsity=0.5, skip=[])
     with pytest.raises(UnsupportedModelError, match="classifier holds zeros on purpose"):
-        made(tiny_vit(image=32), step, Step.of("reconstruct", images=16, classifier="fit"))
+        made(tiny_vit(image=32), step, Step.of("reconstruct", images=16, classifier="fit"), data=MANY)
 
 
 def test_a_backbone_has_no_classifier_to_fit() -> None:
     dense = tiny_vit(image=32)
     adapter = find_adapter(dense, default_registry().adapters)
     empty = SimpleNamespace(layout=lambda _: replace(adapter.layout(dense), classifiers=()))
-    context = Context(empty, Environment(), reference=dense)  # type: ignore[arg-type]
+    context = Context(empty, Environment(), reference=dense, planned_training=500)  # type: ignore[arg-type]
     found = Reconstruct().check(dense, ReconstructConfig(classifier="fit"), context)
-    assert found == ["classifier: fit finds no classifier in this model; leave it out"]
+    assert found == ["there is no classifier to fit in this model; leave classifier: fit out"]
+
+
+def test_a_classifier_without_bias_is_not_fitted_anew() -> None:
+    dense = tiny_vit(image=32)
+    dense.classifier = nn.Linear(32, 10, bias=False)
+    with pytest.raises(RecipeError, match="classifier has no bias, and one is fitted with it"):
+        made(dense, Step.of("reconstruct", images=16, classifier="fit"), data=MANY)
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.01])
+def test_small_layer_scales_in_half_precision_are_found(factor: float) -> None:
+    dense = tell_apart(tiny_dinov2(image=32))
+    with torch.no_grad():
+        for name, parameter in dense.named_parameters():
+            if "lambda1" in name:
+                parameter.fill_(factor)
+        dense.dinov2.embeddings.position_embeddings.normal_(std=4.0)
+    half = copy.deepcopy(dense).bfloat16()
+    cut, refitted = made(half, HALF), made(half, HALF, RECONSTRUCT)
+    assert refitted.steps[1].achieved["residual_error"] < 1e-3
+    assert error(refitted.model, dense) < 1.2 * error(cut.model, dense) + 1e-4
+
+
+def test_layers_without_bias_are_refitted_with_the_mean_in_mind() -> None:
+    dense = without_biases(tell_apart(tiny_vit(image=32)))
+    cut, refitted = made(dense, HALF), made(dense, HALF, RECONSTRUCT)
+    assert error(refitted.model, dense) < 0.8 * error(cut.model, dense)
 
 
 def test_images_for_classifiers_that_are_kept_are_refused() -> None:

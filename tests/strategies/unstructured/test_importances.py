@@ -186,6 +186,16 @@ def test_labels_of_another_data_set_are_refused(run: Run, images: Callable[..., 
         run(UNSTRUCTURED, tiny_vit(classes=3), images(tiny_vit()), importance="taylor")
 
 
+@pytest.mark.parametrize("importance", ["taylor", "obd"])
+def test_gradients_that_are_all_zero_rank_nothing_and_are_refused(
+    run: Run, images: Callable[..., Any], importance: str
+) -> None:
+    model = tiny_vit()
+    nn.init.zeros_(model.classifier.weight)
+    with pytest.raises(DataError, match="all zero; fit it first"):
+        run(UNSTRUCTURED, model, images(model), importance=importance)
+
+
 def test_at_most_so_many_images_are_looked_at(context: Callable[..., Any], images: Callable[..., Any]) -> None:
     model = tiny_vit()
     seen = []

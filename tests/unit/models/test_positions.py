@@ -52,13 +52,17 @@ def test_resizing_gives_what_interpolating_in_the_forward_pass_gives(make_case: 
     torch.testing.assert_close(found.logits(image=16), at_run_time)
 
 
-def test_resizing_bakes_the_interpolation_of_dinov2(make_case: Callable[..., Case]) -> None:
-    model = tiny_dinov2()
-    at_run_time = model(tiny_images(image=48)).logits
+@pytest.mark.parametrize("registers", [0, 2])
+@pytest.mark.parametrize("side", [48, 16])
+def test_resizing_bakes_the_interpolation_of_dinov2(make_case: Callable[..., Case], registers: int, side: int) -> None:
+    model = tiny_dinov2(registers=registers)
+    with torch.no_grad():
+        model.base_model.embeddings.position_embeddings.normal_()
+    at_run_time = model(tiny_images(image=side)).logits
     found = make_case(model)
-    found.adapter.resize(model, 48, 48)
-    assert model.dinov2.embeddings.position_embeddings.shape == (1, 37, 32)
-    assert torch.equal(found.logits(image=48), at_run_time)
+    found.adapter.resize(model, side, side)
+    assert model.base_model.embeddings.position_embeddings.shape == (1, 1 + (side // 8) ** 2, 32)
+    torch.testing.assert_close(found.logits(image=side), at_run_time)
 
 
 def test_every_family_takes_another_size_and_all_attributes_say_so(any_case: Case) -> None:

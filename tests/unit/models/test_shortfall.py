@@ -83,6 +83,27 @@ def test_inputs_that_never_vary_change_nothing() -> None:
     assert torch.allclose(own.weight, before, atol=1e-6)
 
 
+def test_the_weights_of_a_layer_without_bias_make_up_for_the_mean_too() -> None:
+    inputs, own = correlated() + 2.0, layer(bias=False)
+    missing = inputs @ numbers(WIDTH, OUT, seed=6)
+    before = own(inputs).detach()
+    assert torch.allclose(made_up(missing, inputs, own)(inputs), before + missing, atol=1e-2)
+
+
+def test_an_output_that_what_was_added_does_not_come_from_stays_as_it_is() -> None:
+    inputs, own = correlated(), layer()
+    weight, bias = own.weight.detach().clone(), own.bias.detach().clone()
+    shortfall = Shortfall(own)
+    with torch.no_grad():
+        added = own(inputs)
+    added[..., 0] = 1e-3 * numbers(*added.shape[:-1], seed=7)  # rounded away, all but noise
+    shortfall.update(inputs, added, numbers(*added.shape, seed=8) + inputs[..., :OUT])
+    shortfall.make_up(1e-6)
+    changed = (own.weight != weight).any(dim=1)
+    assert changed.tolist() == [False, True, True, True, True]
+    assert own.bias[0] == bias[0]
+
+
 def test_a_layer_without_bias_is_changed_too() -> None:
     inputs, own = correlated() - correlated().mean(dim=(0, 1)), layer(bias=False)
     missing = inputs[..., :OUT]

@@ -19,7 +19,7 @@ def test_the_plan_is_given_before_the_first_step_and_may_end_the_run() -> None:
 
     with pytest.raises(KeyError, match="too large"):
         pah_opt.apply(model, recipe, on_plan=look)
-    assert seen == [pah_opt.plan(model, recipe)]
+    assert seen == [pah_opt.plan(model, recipe, calibration=False, training=False)]
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
 
     seen.clear()

@@ -8,6 +8,7 @@ import pah_opt
 from pah_opt import Recipe, Step
 from pah_opt.errors import RecipeError
 from pah_opt.pipeline.copies import meta_copy
+from pah_opt.testing import tiny_data
 
 
 def test_meta_copy_holds_shapes_and_no_values(model: nn.Module) -> None:
@@ -49,3 +50,26 @@ def test_a_dry_run_that_fails_is_a_problem_of_that_step(model: nn.Module, monkey
     monkeypatch.setattr(Scale, "apply", fail)
     with pytest.raises(RecipeError, match=r"step 1 \(scale\).*KeyError: 'surprise'"):
         pah_opt.plan(model, Recipe(steps=(Step.of("scale"),)))
+
+
+def test_plan_decides_what_auto_stands_for_as_apply_does(model: nn.Module) -> None:
+    recipe = Recipe(steps=(Step.of("structured-pruning", mlp=0.5), Step.of("depth-pruning", count=1)))
+    images, bare = pah_opt.plan(model, recipe), pah_opt.plan(model, recipe, calibration=False)
+    assert [step.notes["repair"] for step in images.steps] == ["least-squares", "least-squares"]
+    assert [step.notes["importance"] for step in images.steps] == ["surgeon", "similarity"]
+    assert [step.notes["repair"] for step in bare.steps] == ["none", "none"]
+    made = pah_opt.apply(model, recipe, tiny_data(train=64), on_collapse="ignore")
+    assert [step.achieved["importance"] for step in made.steps] == ["surgeon", "similarity"]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [Step.of("sparsegpt"), Step.of("depth-pruning", count=1), Step.of("reconstruct", classifier="fit")],
+    ids=lambda step: step.use,
+)
+def test_too_few_images_for_a_later_step_are_found_before_the_first(model: nn.Module, step: Step) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    recipe = Recipe(steps=(Step.of("structured-pruning", mlp=0.5, importance="magnitude", repair="none"), step))
+    with pytest.raises(RecipeError, match=rf"step 2 \({step.use}\).*needs"):
+        pah_opt.apply(model, recipe, tiny_data(train=16), calibration_images=7, inplace=True)
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())

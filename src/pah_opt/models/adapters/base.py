@@ -31,13 +31,11 @@ class StructuralAdapter(ModelAdapter):
     Class attributes:
         names: what the family calls its parts.
         homes: prefixes of the modules that a saved model's class may come from.
-        antialias: whether the family low-pass filters position embeddings when it interpolates them to a smaller grid.
         square: whether the family's forward pass takes square images only.
     """
 
     names: FamilyNames
     homes: tuple[str, ...]
-    antialias = False
     square = False
 
     # What a family adds.
@@ -65,6 +63,10 @@ class StructuralAdapter(ModelAdapter):
     @abstractmethod
     def construct(self, kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
         """Construct an object of ``kind`` from what :meth:`arguments` returned, on the ``meta`` device."""
+
+    def antialiases(self, model: nn.Module, root: str) -> bool:
+        """Tell whether the model low-pass filters position embeddings when it interpolates them to a smaller grid."""
+        return False
 
     def recognises(self, model: nn.Module) -> bool:
         """Tell whether the parts of this family are there; may raise."""
@@ -146,7 +148,7 @@ class StructuralAdapter(ModelAdapter):
         _, with_position = self.prefix_tokens(model, root)
         resize_positions(
             model, join(root, self.names.positions), layout, (height, width),
-            prefix=with_position, antialias=self.antialias,
+            prefix=with_position, antialias=self.antialiases(model, root),
         )  # fmt: skip
         self.state_image_size(model, root, (height, width))
         self.sync(model)

@@ -35,6 +35,12 @@ class HuggingFaceDINOv2(HuggingFaceAdapter):
         classifiers=("classifier",),
     )  # fmt: skip
 
+    def antialiases(self, model: nn.Module, root: str) -> bool:
+        """Models with registers do, those without do not."""
+        from pah_opt.models.adapters.reading import join
+
+        return hasattr(model.get_submodule(join(root, "embeddings")), "register_tokens")
+
     def mlp_statement(self, config: Any, layout: Layout) -> tuple[str, Any]:
         """Return the smallest ratio that gives the width; DINOv2 states one."""
         widest = max(block.mlp.width for block in layout.blocks)

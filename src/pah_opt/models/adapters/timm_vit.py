@@ -26,7 +26,6 @@ class TimmViT(StructuralAdapter):
 
     name = "timm-vit"
     homes = ("timm.models.vision_transformer", "timm.models.deit", "pah_opt.testing.timm_vit")
-    antialias = True
     names = FamilyNames(
         roots=("",), blocks="blocks",
         native=AttentionNames("attn", "attn.qkv", "attn.qkv", "attn.qkv", "attn.proj",
@@ -46,6 +45,10 @@ class TimmViT(StructuralAdapter):
         for block in layout.blocks:
             _refuse_other_block(model.get_submodule(block.path), block.path)
         return layout
+
+    def antialiases(self, model: nn.Module, root: str) -> bool:
+        """As timm's ``resample_abs_pos_embed`` does."""
+        return True
 
     def stated_image_size(self, model: nn.Module, root: str) -> tuple[int, int]:
         """Read it from the patch embedding."""

@@ -33,7 +33,7 @@ class Scaled:
 
     Args:
         code: the sixteen numbers, ``(16,)``, in the library's order.
-        scale: ``(rows,)``, above zero.
+        scale: ``(rows,)``; zero for a row whose block is all zeros, as bitsandbytes has it.
     """
 
     def __init__(self, code: Tensor, scale: Tensor) -> None:
@@ -44,7 +44,7 @@ class Scaled:
     def nearest(self, column: Tensor) -> tuple[Tensor, Tensor]:
         """Return the number of the nearest value of each row's weight (or weights, ``(rows, n)``), and that value."""
         scale = self.scale.reshape(-1, *[1] * (column.ndim - 1))
-        place = torch.bucketize(column / scale, self._bounds)
+        place = torch.bucketize(column / torch.where(scale > 0, scale, 1.0), self._bounds)
         return self._order[place], self._values[place] * scale
 
 
@@ -57,7 +57,6 @@ def best_scale(code: Tensor, block: Tensor, importance: Tensor) -> Scaled:
         importance: weight of each column's error, ``(blocksize,)``.
     """
     largest = block.abs().amax(dim=1)
-    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
     best, least = largest, torch.full_like(largest, torch.inf)
     for shrink in SHRINKS:
         scale = largest * shrink

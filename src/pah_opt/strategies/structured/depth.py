@@ -13,6 +13,7 @@ from pah_opt.models.calibration import calibration_batches, watching_inputs, wat
 from pah_opt.models.surgery import remove_blocks
 from pah_opt.strategies.structured.takeover import take_over
 from pah_opt.strategies.structured.targets import block_shares, nearest
+from pah_opt.strategies.structured.weights import mean_problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +64,7 @@ def problems(model: nn.Module, config: DepthConfig, context: Context) -> list[st
     if left < 1:
         given = f"ratio: {config.ratio}" if config.ratio else f"count: {config.count}" if config.count else "blocks"
         return [f"{given} would remove all {total} blocks; remove at most {total - 1}"]
-    return []
+    return mean_problems(model, config.repair, [block.mlp.fc2 for block in layout.blocks])
 
 
 def how_many(model: nn.Module, layout: Layout, config: DepthConfig) -> int:
@@ -95,7 +96,7 @@ def _require_met(model: nn.Module, layout: Layout, target: Target, indices: Sequ
 def _repair(config: DepthConfig, context: Context) -> str:
     if config.repair != "auto":
         return config.repair
-    return "least-squares" if context.calibration is not None else "none"
+    return "least-squares" if context.calibration_count else "none"
 
 
 def _chosen(model: nn.Module, layout: Layout, config: DepthConfig, context: Context) -> tuple[list[int], str]:
@@ -104,7 +105,7 @@ def _chosen(model: nn.Module, layout: Layout, config: DepthConfig, context: Cont
         return sorted({index % total for index in config.blocks}), "given"
     count, importance = how_many(model, layout, config), config.importance
     if importance == "auto":
-        importance = "even" if context.calibration is None else "similarity"
+        importance = "similarity" if context.calibration_count else "even"
     if importance in {"similarity", "contiguous"} and not context.planning:
         span = 1 if importance == "similarity" else count
         turns = turning(model, layout, context, span=span, batch_size=config.batch_size)

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from pah_opt.errors import DataError
 from pah_opt.models.calibration import calibration_batches, checked_pixels
+from pah_opt.models.gradients import require_gradients
 from pah_opt.models.watching import frozen_parameters, watching_inputs, watching_outputs
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def gate_gradients(
         For each path, ``(images, units)`` in float32.
 
     Raises:
-        DataError: the images or labels cannot be used.
+        DataError: the images or labels cannot be used, or every derivative is zero.
     """
     if split is None or len(split) == 0:
         raise DataError("there are no labelled calibration images; pass data with at least one training image")
@@ -70,7 +71,9 @@ def gate_gradients(
             logits = adapter.logits(model(_own(ready)))
             loss = cross_entropy(logits.float(), _checked(labels, logits, split.name), reduction="sum")
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return {path: torch.cat(parts) for path, parts in found.items()}
+    derivatives = {path: torch.cat(parts) for path, parts in found.items()}
+    require_gradients(derivatives.values(), "another importance")
+    return derivatives
 
 
 class Sensitivity(NamedTuple):
@@ -111,7 +114,7 @@ def output_sensitivities(
         seed: of the random directions.
 
     Raises:
-        DataError: the images cannot be used.
+        DataError: the images cannot be used, or the logits do not depend on these layers.
     """
     sums: dict[str, Tensor] = {}
 
@@ -133,6 +136,7 @@ def output_sensitivities(
                 logits.device
             )
             (logits * directions).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    require_gradients(sums.values(), "focus: none")
     return {path: _sensitivity(sums[path] / images) for path in paths}
 
 

@@ -10,6 +10,7 @@ from pah_opt.errors import RecipeError
 from pah_opt.strategies.structured.allocation import Allocator, Request
 from pah_opt.strategies.structured.config import FROM_DATA
 from pah_opt.strategies.structured.sizes import Figure, Kind, Sizes, Widths
+from pah_opt.strategies.structured.weights import mean_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,7 +46,7 @@ class Method:
 
 def method(config: StructuredConfig, context: Context) -> Method:
     """Decide what ``auto`` stands for."""
-    seen = context.calibration is not None
+    seen = context.calibration_count > 0
     importance = ("surgeon" if seen else "magnitude") if config.importance == "auto" else config.importance
     repair = ("least-squares" if seen else "none") if config.repair == "auto" else config.repair
     return Method(importance, repair, config.focus == "logits" and seen, context.planning)
@@ -98,9 +99,10 @@ def stages(config: StructuredConfig, layout: Layout) -> Iterator[Request]:
 def problems(model: nn.Module, config: StructuredConfig, context: Context) -> list[str]:
     """Return why this config cannot be carried out on this model; looks at shapes only."""
     layout = context.adapter.layout(model)
-    unmatched = _unmatched(config, layout)
-    if unmatched:
-        return unmatched
+    readers = [path for block in layout.blocks for path in (block.attention.output, block.mlp.fc2)]
+    found = [*_unmatched(config, layout), *mean_problems(model, config.repair, readers)]
+    if found:
+        return found
     allocator = Allocator.of(Sizes.of(model, layout), widths(config, context))
     wanted = request(config, layout)
     if wanted.figure is None:

@@ -113,14 +113,15 @@ def _gathered(pairs: Iterable[tuple[Tensor, Tensor]]) -> Covariance:
 
 def _refit(old: nn.Linear, new: nn.Linear, joint: Covariance, *, least_squares: bool) -> None:
     width = old.in_features
-    mean, covariance = joint.mean, joint.matrix
-    weight = new.weight.to(mean.dtype)
+    bias: Tensor | None = new.bias
+    mean, weight = joint.mean, new.weight.to(joint.mean.dtype)
+    # A layer without bias cannot take up a difference in the mean: its weights have to, as far as they can.
+    moment = joint.second_moment if bias is None else joint.matrix
     # A classifier sees one vector per image: too few to solve for its weights, enough for the mean.
     if least_squares and joint.count >= _VECTORS_PER_INPUT * new.in_features:
-        mapping = regression(covariance[width:, width:], covariance[:width, width:], RIDGE)
+        mapping = regression(moment[width:, width:], moment[:width, width:], RIDGE)
         weight = old.weight.to(mean.dtype) @ mapping
         new.weight.copy_(weight)
-    bias: Tensor | None = new.bias
     if bias is not None:
         shift = old.weight.to(mean.dtype) @ mean[:width] - weight @ mean[width:]
         bias.copy_(old.bias.to(mean.dtype) + shift)

@@ -53,6 +53,16 @@ class Remover(Optimizer[ConfigT]):
         """Return what the importance and the repair need."""
         return _needs(config.importance, config.repair)
 
+    def check(self, model: nn.Module, config: ConfigT, context: Context) -> list[str]:
+        """Return what is wrong with the images or the model; a subclass adds shares that its widths do not allow."""
+        from pah_opt.models.gradients import classifier_problems
+        from pah_opt.models.supply import FEWEST_IMAGES, too_few
+
+        needs, count = self.needs(config), context.calibration_count
+        # With ``auto``, images that are there are relied on, however few they are.
+        found = [too_few(count)] if needs.optional_calibration and 0 < count < FEWEST_IMAGES else []
+        return found + (classifier_problems(model, context, "importance: magnitude") if needs.labels else [])
+
     def apply(self, model: nn.Module, config: ConfigT, context: Context) -> nn.Module:
         """Cut in place, once there are enough of the images to look at."""
         from pah_opt.models.supply import check_supply
@@ -83,7 +93,7 @@ class StructuredPruning(Remover[StructuredConfig]):
         """Return shares and targets that this model's widths do not allow."""
         from pah_opt.strategies.structured.plan import problems
 
-        return problems(model, config, context)
+        return super().check(model, config, context) or problems(model, config, context)
 
     def cut(self, model: nn.Module, config: StructuredConfig, context: Context) -> nn.Module:
         """Prune every block in place."""
@@ -111,7 +121,7 @@ class DepthPruning(Remover[DepthConfig]):
         """Return blocks that do not exist, or why none would be left."""
         from pah_opt.strategies.structured.depth import problems
 
-        return problems(model, config, context)
+        return super().check(model, config, context) or problems(model, config, context)
 
     def cut(self, model: nn.Module, config: DepthConfig, context: Context) -> nn.Module:
         """Remove blocks in place."""
@@ -136,7 +146,7 @@ class WidthPruning(Remover[WidthConfig]):
         """Return why the embedding of this model cannot be cut so."""
         from pah_opt.strategies.structured.width import problems
 
-        return problems(model, config, context)
+        return super().check(model, config, context) or problems(model, config, context)
 
     def cut(self, model: nn.Module, config: WidthConfig, context: Context) -> nn.Module:
         """Cut the embedding in place."""

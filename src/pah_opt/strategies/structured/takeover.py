@@ -1,8 +1,7 @@
 r"""Let the feed-forward network of a block take over for the blocks after it that are about to be removed.
 
 With :math:`h` the hidden units of the block before and :math:`\Delta` what the removed blocks added to the tokens, the
-block adds the linear regression of :math:`\Delta` on :math:`h` as well. A factor on the network's output (LayerScale)
-is found from the data: what the block adds is the factor times what ``fc2`` returns.
+block adds the linear regression of :math:`\Delta` on :math:`h` as well; see :mod:`pah_opt.models.shortfall`.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pah_opt.models.calibration import BlockRunner
+from pah_opt.models.precision import worked_on_in_float32
 from pah_opt.models.shortfall import Shortfall
 from pah_opt.strategies.structured.compensation import RIDGE
 from pah_opt.strategies.structured.weights import linear
@@ -48,12 +48,13 @@ def take_over(
     Raises:
         DataError: the images cannot be used.
     """
-    runner = BlockRunner(model, layout, context.calibration, batch_size=batch_size)
-    for index, run in runs(removed, len(layout.blocks)):
-        if index >= 0 and run:
-            _absorb(model, layout, runner, index, run, least_squares=least_squares)
-        if index >= 0:
-            runner.advance(index)
+    with worked_on_in_float32(model) as work:
+        runner = BlockRunner(work, layout, context.calibration, batch_size=batch_size)
+        for index, run in runs(removed, len(layout.blocks)):
+            if index >= 0 and run:
+                _absorb(work, layout, runner, index, run, least_squares=least_squares)
+            if index >= 0:
+                runner.advance(index)
 
 
 def runs(removed: Sequence[int], total: int) -> list[tuple[int, list[int]]]:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from pah_opt.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pah_opt.layout import Attention, Block
     from pah_opt.strategies.structured.sizes import Kind
 
@@ -85,3 +87,20 @@ def unit_weights(model: nn.Module, block: Block, kind: Kind) -> list[Tensor]:
 def consumer(block: Block, kind: Kind) -> tuple[str, int]:
     """Return the layer that reads the units, and how many of its inputs belong to one unit."""
     return (block.attention.output, block.attention.value_dim) if kind == "heads" else (block.mlp.fc2, 1)
+
+
+def mean_problems(model: nn.Module, repair: str, paths: Iterable[str]) -> list[str]:
+    """Return why ``repair: mean`` would repair nothing; empty where it can.
+
+    Args:
+        model: the model.
+        repair: what was asked for.
+        paths: the layers whose biases would take up the mean.
+    """
+    if repair != "mean" or any(linear(model, path).bias is not None for path in paths):
+        return []
+    nowhere = (
+        "repair: mean moves what the removed parts gave on average into biases, and the layers that would take it up "
+        "have none; use repair: least-squares, or none"
+    )
+    return [nowhere]

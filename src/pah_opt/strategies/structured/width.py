@@ -18,7 +18,7 @@ from pah_opt.strategies.structured.readers import Refit, readers_of
 from pah_opt.strategies.structured.scores import hessian, taylor, uniform_random
 from pah_opt.strategies.structured.stream import loose_parameters, stream_layers
 from pah_opt.strategies.structured.targets import nearest, shares_by_width
-from pah_opt.strategies.structured.weights import linear
+from pah_opt.strategies.structured.weights import linear, mean_problems
 
 if TYPE_CHECKING:
     from pah_opt.layout import Layout
@@ -35,7 +35,7 @@ def narrow(model: nn.Module, config: WidthConfig, context: Context) -> nn.Module
         UnsupportedModelError: torch-pruning's graph does not agree with the Layout on what the embedding runs through.
     """
     layout = context.adapter.layout(model)
-    seen = context.calibration is not None
+    seen = context.calibration_count > 0
     importance = ("activation" if seen else "magnitude") if config.importance == "auto" else config.importance
     repair = ("least-squares" if seen else "none") if config.repair == "auto" else config.repair
     width = kept_width(model, layout, config, context)
@@ -67,12 +67,15 @@ def problems(model: nn.Module, config: WidthConfig, context: Context) -> list[st
     """Return why the embedding of this model cannot be cut so."""
     layout = context.adapter.layout(model)
     hidden = layout.hidden_size
+    if not layout.num_classes:
+        return ["a bare backbone returns its embedding, whose width would change; give the model a classifier first"]
     try:
         width = kept_width(model, layout, config, context)
     except RecipeError as error:
         return [problem.message for problem in error.problems]
     if 0 < width < hidden:
-        return []
+        readers = [path for block in layout.blocks for paths in readers_of(block).values() for path in paths]
+        return mean_problems(model, config.repair, readers)
     message = (
         f"ratio: {config.ratio} leaves {width} of the {hidden} channels, since the width must be a multiple of "
         f"{_align(config, context)}; what stays must be at least one multiple and less than all: choose another ratio "

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from pah_opt.adapt.features import fit_head
-from pah_opt.adapt.problems import hidden_state_problems
+from pah_opt.adapt.problems import head_problems, hidden_state_problems
 from pah_opt.adapt.processes import Processes
 from pah_opt.data import balanced_subset, validation_split
 from pah_opt.errors import DataError, UnsupportedModelError
 from pah_opt.models.calibration import BlockRunner, enough_images
+from pah_opt.models.precision import as_float32, worked_on_in_float32
 from pah_opt.models.shortfall import Shortfall
+from pah_opt.models.supply import FEWEST_IMAGES, too_few
 from pah_opt.models.zeros import sparse_linears, zeroed_linears
 
 if TYPE_CHECKING:
@@ -33,10 +35,13 @@ FEWEST_PER_CLASS = 50
 
 
 def problems(model: nn.Module, config: ReconstructConfig, context: Context) -> list[str]:
-    """Return why hidden states cannot be compared, or classifiers fitted; looks at shapes only."""
-    found: list[str] = []
-    if config.classifier == "fit" and not context.adapter.layout(model).classifiers:
-        found.append("classifier: fit finds no classifier in this model; leave it out")
+    """Return why there are too few images, hidden states cannot be compared, or classifiers fitted."""
+    count = context.training_count
+    found = [too_few(count)] if count < FEWEST_IMAGES else []
+    if config.classifier == "fit":
+        layout = context.adapter.layout(model)
+        found += head_problems(model, layout, "leave classifier: fit out")
+        found += _label_problems(count, layout.num_classes)
     if context.reference is None:
         return found
     return found + hidden_state_problems(
@@ -56,11 +61,20 @@ def reconstruct(model: nn.Module, config: ReconstructConfig, context: Context) -
     images = enough_images(context.training, config.images, "reconstruct")
     # Before the first change: what stands in the way of the last step should not be found after minutes.
     labelled = _labelled(model, config, context) if config.classifier == "fit" else None
+    with worked_on_in_float32(model) as work:
+        _refit(work, as_float32(context.reference), images, config, context)
+    if labelled is not None:
+        _fit_classifiers(model, labelled, config, context)
+    return model
+
+
+def _refit(model: nn.Module, reference: nn.Module, images: Split, config: ReconstructConfig, context: Context) -> None:
+    """Refit every block of ``model`` in place; both models in float32."""
     own, dense = (
         BlockRunner(
             each, context.adapter.layout(each), images, batch_size=config.batch_size, precision=config.mixed_precision
         )
-        for each in (model, context.reference)
+        for each in (model, reference)
     )
     goals = matched_blocks(own, dense)
     context.record("images", len(images))
@@ -70,9 +84,6 @@ def reconstruct(model: nn.Module, config: ReconstructConfig, context: Context) -
     for index, (block, before, goal) in context.progress.track(steps, "reconstructing blocks", total=len(steps)):
         work.refit(index, block, range(before + 1, goal + 1))
     context.record("residual_error", relative_error(own.hidden, dense.hidden))
-    if labelled is not None:
-        _fit_classifiers(model, labelled, config, context)
-    return model
 
 
 def _fit_classifiers(model: nn.Module, images: Split, config: ReconstructConfig, context: Context) -> None:
@@ -94,12 +105,20 @@ def _labelled(model: nn.Module, config: ReconstructConfig, context: Context) -> 
     training = enough_images(context.training, sys.maxsize, "classifier: fit")
     classes = len(training.class_names)
     images = balanced_subset(training, min(config.images_per_class * classes, len(training)), context.seed)
-    if len(images) < FEWEST_PER_CLASS * classes:
-        raise DataError(
-            f"classifier: fit needs {FEWEST_PER_CLASS} training images of each class, and there are {len(images)} of "
-            f"{classes} classes; pass more, or leave it out"
-        )
+    problems = _label_problems(len(images), classes)
+    if problems:
+        raise DataError(problems[0])
     return images
+
+
+def _label_problems(images: int, classes: int) -> list[str]:
+    if images >= FEWEST_PER_CLASS * classes:
+        return []
+    message = (
+        f"classifier: fit needs {FEWEST_PER_CLASS} training images of each class, and there are {images} of {classes} "
+        "classes; pass more, or leave it out"
+    )
+    return [message]
 
 
 class _Work:

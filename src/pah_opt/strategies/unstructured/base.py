@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+from pah_opt.models.gradients import classifier_problems
 from pah_opt.optimizer import Context, Effect, Goal, Optimizer, Tags
 from pah_opt.strategies.unstructured.config import NmPattern, PruningTarget
 
@@ -100,10 +101,3 @@ def group_problems(model: nn.Module, config: LayerChoice, pattern: NmPattern | N
         f"({len(odd)} such layers); skip them, use another m, or align widths in an earlier pruning step"
     )
     return [message]
-
-
-def classifier_problems(model: nn.Module, context: Context, instead: str) -> list[str]:
-    """Say that loss gradients cannot be had from a model without a classifier."""
-    if context.adapter.layout(model).num_classes:
-        return []
-    return [f"loss gradients need a classifier, and this model is a bare backbone; use {instead}"]

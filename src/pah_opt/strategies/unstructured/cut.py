@@ -59,7 +59,7 @@ def cut_mask(scores: Tensor, cut: Cut, ties_left: int) -> tuple[Tensor, int]:
     """Return which scores go, bool of the same shape, and how many ties are left for the layers after this one."""
     if cut.ties == cut.equal:
         return (scores <= cut.threshold if cut.ties else scores < cut.threshold), 0
-    drop = scores < cut.threshold
+    drop = (scores < cut.threshold).contiguous()  # scores of a transposed weight are a transposed view
     if not ties_left:
         return drop, 0
     tied = (scores == cut.threshold).flatten().nonzero().flatten()[:ties_left]

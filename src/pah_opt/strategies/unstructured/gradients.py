@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from pah_opt.errors import DataError
 from pah_opt.models.calibration import checked_pixels, evenly_spaced
+from pah_opt.models.gradients import require_gradients
 from pah_opt.models.watching import frozen_parameters
 from pah_opt.strategies.unstructured.activations import batch_count
 
@@ -92,14 +93,16 @@ def mean_gradients(
             matrix) instead of the mean gradient.
 
     Raises:
-        DataError: images or labels cannot be used, or gradients are not finite.
+        DataError: images or labels cannot be used, or gradients are not finite or all zero.
     """
     sums = {path: GradientSums.zeros(layer) for path, layer in layers.items()}
     with torch.enable_grad(), frozen_parameters(model), ExitStack() as hooks:
         for path, layer in layers.items():
             hooks.callback(layer.register_forward_hook(_hook(sums[path], squared=squared)).remove)
         seen = sum(_backward(model, context, *batch) for batch in _labelled(model, context, seeing))
-    return {path: _finite(path, total.mean(seen)) for path, total in sums.items()}
+    means = {path: _finite(path, total.mean(seen)) for path, total in sums.items()}
+    require_gradients((each.outputs for each in means.values()), "magnitude or wanda (sparsegpt: allocation: uniform)")
+    return means
 
 
 def _hook(sums: GradientSums, *, squared: bool) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pah_opt.data import TensorSplit
+from pah_opt.errors import DataError
 from pah_opt.models import find_adapter
 from pah_opt.models.builtin import pah_opt_model_adapters
 from pah_opt.splits import Batch
@@ -61,3 +62,12 @@ def test_activations_are_let_go(take: Callable[..., object]) -> None:
     gc.collect()
     assert seen
     assert [tensor() for tensor in seen if tensor() is not None] == []
+
+
+@pytest.mark.parametrize("take", [gate_gradients, output_sensitivities])
+def test_a_classifier_of_zeros_ranks_nothing_and_is_refused(take: Callable[..., object]) -> None:
+    model, adapter, layout, split = tiny()
+    nn.init.zeros_(model.classifier.weight)
+    path = layout.blocks[0].mlp.fc2
+    with pytest.raises(DataError, match="no gradient reaches the layers: the logits do not depend on them"):
+        take(model, adapter, layout, split, {path: 1} if take is gate_gradients else [path])

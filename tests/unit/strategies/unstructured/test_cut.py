@@ -79,6 +79,8 @@ def test_noncontiguous_scores_are_cut_like_contiguous_ones() -> None:
     torch.manual_seed(0)
     scores = torch.rand(16, 8).T
     assert torch.equal(masks([scores], 50)[0], masks([scores.contiguous()], 50)[0])
+    tied = torch.ones(16, 8).T
+    assert int(masks([tied], 50)[0].sum()) == 50
 
 
 @pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
