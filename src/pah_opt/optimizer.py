@@ -131,8 +131,8 @@ class Effect:
     Args:
         fewer_parameters: the number of parameters falls.
         fewer_bytes: the bytes of the tensors in memory fall.
-        zeros_at_least: share of zeros among the weights the step works on, 0 to 1 (recorded by the step under
-            ``"sparsity"``, see :meth:`Context.record`, and counted in the weights).
+        zeros_at_least: share of zeros among the weights the step works on, 0 to 1; counted in the weights, and compared
+            with what the step records under ``"sparsity"``, where it does (see :meth:`Context.record`).
         linear_dtype: storage type that linear weights now have, such as ``"int8"``.
         same_shapes: inputs, logits and all parameter shapes are unchanged.
         same_logits: logits are unchanged up to rounding.

@@ -113,7 +113,8 @@ def test_the_first_lines_of_python_run_on_the_embedded_model(
     monkeypatch.setattr(pah_opt, "compare", quick)
     monkeypatch.setattr("pah_opt.adapt.train_digits_vit", lambda: SimpleNamespace(model=digits.model, data=digits.data))
     # A page's own model and images would have to be there: the embedded ones stand for them.
-    monkeypatch.setattr("pah_opt.models.load_model", lambda _: SimpleNamespace(model=digits.model, processor=None))
+    loaded = SimpleNamespace(model=digits.model, processor=None, weights_origin="pretrained")
+    monkeypatch.setattr("pah_opt.models.load_model", lambda _: loaded)
     monkeypatch.setattr("pah_opt.data.load_data", lambda *_: digits.data)
     (code, *_) = re.findall(r"^```python\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
     exec(compile(code, page, "exec", dont_inherit=True), {})

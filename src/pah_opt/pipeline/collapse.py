@@ -17,12 +17,22 @@ if TYPE_CHECKING:
 OnCollapse = Literal["error", "warn", "ignore"]
 
 TRAINED = frozenset({"pretrained", "fine-tuned"})
-"""Weights that should be better than chance on the images they belong to; of others nobody said anything."""
-FEWEST_TO_REFUSE = 50
-"""Held-out images from which a model that was trained is refused: on fewer, a weak one looks like chance."""
+"""Weights that should be better than chance on the images they belong to."""
+FEWEST_TO_TELL = 50
+"""Held-out images from which a model at chance is spoken of: on fewer, a weak one looks like chance."""
 CAUSES = (
     "likely causes: the step is too strong without repair or recovery (lower its ratio, calibrate, or add a recover "
     "step after it); per-tensor static int8; a head, labels or preprocessing that do not belong to this model"
+)
+
+BELONGS = (
+    "Its head, the labels or the preprocessing do not belong to it; adapt it to the images first (pah_opt.adapt), or "
+    "set on_collapse to warn or ignore"
+)
+UNKNOWN = (
+    "What a step damages cannot be seen in it. If it was trained, its head, the labels or the preprocessing do not "
+    "belong to it (weights_origin='pretrained' refuses it); weights_origin='random' or on_collapse='ignore' says that "
+    "this is as it should be"
 )
 
 
@@ -46,6 +56,9 @@ class CollapseCheck:
     ) -> CollapseCheck:
         """Prepare the check, switched off when there are no images or the dense model is at chance already.
 
+        A model at chance is refused where its weights are said to be trained, taken where they are said to be random,
+        and warned of where nobody said: the damage of no step can be seen in it.
+
         Raises:
             DataError: it is at chance although its weights were trained, and ``on_collapse`` is ``error``.
         """
@@ -53,15 +66,14 @@ class CollapseCheck:
             return cls(split, on_collapse, active=False)
         predictions = _predictions(subject, split)
         lost = at_chance(predictions, len(split.class_names))
-        if lost and weights_origin in TRAINED and len(split) >= FEWEST_TO_REFUSE:
+        if lost and weights_origin != "random" and len(split) >= FEWEST_TO_TELL:
             message = (
                 f"the model is at chance on these images before any step: top-1 {predictions.top1:.1%} of {len(split)} "
-                f"held-out images, {len(split.class_names)} classes. Its head, the labels or the preprocessing do not "
-                "belong to it; adapt it to the images first (pah_opt.adapt), or set on_collapse to warn or ignore"
+                f"held-out images, {len(split.class_names)} classes. "
             )
-            if on_collapse == "error":
-                raise DataError(message)
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+            if weights_origin in TRAINED and on_collapse == "error":
+                raise DataError(message + BELONGS)
+            warnings.warn(message + (BELONGS if weights_origin in TRAINED else UNKNOWN), RuntimeWarning, stacklevel=2)
         return cls(split, on_collapse, active=not lost)
 
     def after_step(self, index: int, name: str, subject: Subject) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pah_opt.models.supply import supply_problems
 from pah_opt.optimizer import Context
 from pah_opt.pipeline.copies import meta_copy
 from pah_opt.pipeline.seeding import seeded, step_seed
-from pah_opt.pipeline.subject import Subject
+from pah_opt.pipeline.subject import Subject, returned
 from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, using_registry, validate
 from pah_opt.report.figures import figure_names
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MANY = sys.maxsize
 """Images where it is not known yet how many there will be."""
+META = "a step must also work on the meta device, where tensors have no values (context.planning)"
 
 
 @dataclass(frozen=True)
@@ -155,11 +156,14 @@ def simulate(
         trial = _Trial(step, context, checked.recipe.place("steps", step.index))
         after = trial.run(subject)
         problems += trial.problems
+        if trial.raised is not None:  # what later steps say of a model that this one did not make is no help
+            break
         if after is not None:
             subject, figures = after
             planned.append(PlannedStep(step.optimizer.name, _config_data(step), figures, context.achieved))
     if problems:
-        raise RecipeError(problems, f"recipe {checked.recipe.name!r} does not fit this {type(subject.model).__name__}")
+        message = f"recipe {checked.recipe.name!r} does not fit this {type(subject.model).__name__}"
+        raise RecipeError(problems, message) from trial.raised
     return Plan(checked.recipe, subject.adapter.name, before, tuple(planned), subject.model)
 
 
@@ -176,6 +180,7 @@ class _Trial:
     context: Context
     place: Place
     problems: list[Problem] = field(default_factory=list)
+    raised: Exception | None = None
 
     def run(self, subject: Subject) -> tuple[Subject, ModelFigures] | None:
         """Return the model after the step and its figures, or None when something is wrong."""
@@ -187,12 +192,17 @@ class _Trial:
         except PahOptError as error:
             self.problems.append(Problem(str(error), self.place))
         except Exception as error:  # noqa: BLE001  # a plugin may raise anything
+            self.raised = error
             message = f"its dry run failed with {type(error).__name__}: {error}"
-            remedy = "a step must also work on the meta device (context.planning)"
-            self.problems.append(Problem(message, self.place, remedy=remedy))
+            self.problems.append(Problem(message, self.place, remedy=META if _is_of_meta(error) else None))
         return None
 
     def _apply(self, subject: Subject) -> tuple[Subject, ModelFigures]:
         with seeded(self.context.seed, subject.device):
-            after = subject.having(self.step.optimizer.apply(subject.model, self.step.config, self.context).eval())
+            after = subject.having(returned(self.step.optimizer.apply(subject.model, self.step.config, self.context)))
         return after, after.figures()
+
+
+def _is_of_meta(error: Exception) -> bool:
+    """Tell whether an error may come from tensors without values."""
+    return isinstance(error, NotImplementedError) or "meta" in str(error).lower()

@@ -18,7 +18,7 @@ from pah_opt.pipeline.copies import meta_copy, private_copy
 from pah_opt.pipeline.inputs import Inputs
 from pah_opt.pipeline.planning import simulate
 from pah_opt.pipeline.seeding import seeded, step_seed
-from pah_opt.pipeline.subject import Subject
+from pah_opt.pipeline.subject import Subject, returned
 from pah_opt.pipeline.verify import Snapshot, Verifier, verify_attributes
 from pah_opt.progress import Progress, default_progress
 from pah_opt.registry import CheckedRecipe, CheckedStep, Registry, default_registry, using_registry, validate
@@ -74,7 +74,9 @@ def apply(
         progress: shows progress; by default bars on a terminal, nothing elsewhere.
         on_plan: is given the plan before the first step; what it raises ends the run, with nothing touched.
         source: hub name or path of ``model``, to be kept with the result.
-        weights_origin: where the weights came from, to be kept with the result.
+        weights_origin: where the weights came from, kept with the result: a :class:`~pah_opt.models.LoadedModel` has
+            it. A model at chance before any step is refused with ``pretrained`` and ``fine-tuned``, taken with
+            ``random``, and warned of with ``unknown``.
 
     Returns:
         The Artifact: the optimized model, and per step what was requested, achieved and measured.
@@ -213,8 +215,7 @@ class _Runner:
         context = self._context(subject, step)
         started = time.perf_counter()
         with seeded(context.seed, subject.device):
-            changed = _asked(step, lambda: optimizer.apply(subject.model, config, context).eval())
-        subject = subject.having(changed)
+            subject = subject.having(_asked(step, lambda: returned(optimizer.apply(subject.model, config, context))))
         seconds = time.perf_counter() - started
         verify_attributes(index, optimizer.name, subject.adapter, subject.model)
         after = self.seen = self._left_by(step, subject)

@@ -24,6 +24,17 @@ EXAMPLE_BATCH = 2
 """Images in the fixed input on which logits are compared before and after a step."""
 
 
+def returned(found: object) -> nn.Module:
+    """Return what a step's ``apply`` gave back, in ``eval`` mode.
+
+    Raises:
+        TypeError: it is no model; forgetting ``return model`` is the first mistake of most plugins.
+    """
+    if isinstance(found, nn.Module):
+        return found.eval()
+    raise TypeError(f"apply returned {found!r:.80}; it must return the model: return model")
+
+
 @dataclass(frozen=True)
 class Subject:
     """A model as the pipeline sees it.

@@ -80,11 +80,20 @@ def _methods(item: object, names: Iterable[str], base: str) -> Iterator[str]:
 def _schema(config_type: type[OptimizerConfig]) -> Iterator[str]:
     """Parameters come from YAML and JSON, so each must have a JSON schema; messages and listings are made from it."""
     try:
-        json.dumps(config_type.model_json_schema(by_alias=True), allow_nan=False)
+        schema = config_type.model_json_schema(by_alias=True)
+        json.dumps(schema, allow_nan=False)
+        yield from _loose_parts(config_type, schema)
     except PydanticUserError as error:
         yield f"the parameters of {config_type.__name__} must be JSON data: {error.message}"
     except ValueError:
         yield f"a default or bound of {config_type.__name__} is infinite or NaN, which JSON has not; use None instead"
+
+
+def _loose_parts(config_type: type[OptimizerConfig], schema: dict[str, Any]) -> Iterator[str]:
+    """Yield the models inside of a config that take unknown names, so that a typo there would do nothing."""
+    for name, part in schema.get("$defs", {}).items():
+        if "properties" in part and part.get("additionalProperties") is not False:
+            yield f"{name}, a part of {config_type.__name__}, takes misspelt names; derive it from OptimizerConfig too"
 
 
 def optimizer_mistakes(item: object) -> Iterator[str]:

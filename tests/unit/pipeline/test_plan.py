@@ -52,6 +52,33 @@ def test_a_dry_run_that_fails_is_a_problem_of_that_step(model: nn.Module, monkey
         pah_opt.plan(model, Recipe(steps=(Step.of("scale"),)))
 
 
+@pytest.mark.parametrize(
+    ("error", "has_remedy"), [(ValueError("no row for width 32"), False), (RuntimeError("a tensor on meta"), True)]
+)
+def test_only_errors_of_tensors_without_values_are_blamed_on_them_and_every_one_is_chained(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch, error: Exception, has_remedy: bool
+) -> None:
+    from tests.unit.pipeline.conftest import Scale
+
+    def fail(*_: object) -> nn.Module:
+        raise error
+
+    monkeypatch.setattr(Scale, "apply", fail)
+    with pytest.raises(RecipeError) as caught:
+        pah_opt.plan(model, Recipe(steps=(Step.of("scale"), Step.of("shrinks"))))
+    assert caught.value.__cause__ is error
+    assert len(caught.value.problems) == 1
+    assert ("must also work on the meta device" in str(caught.value)) == has_remedy
+
+
+def test_a_forgotten_return_is_said_as_such(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.unit.pipeline.conftest import Scale
+
+    monkeypatch.setattr(Scale, "apply", lambda *_: None)
+    with pytest.raises(RecipeError, match="apply returned None; it must return the model: return model"):
+        pah_opt.plan(model, Recipe(steps=(Step.of("scale"),)))
+
+
 def test_plan_decides_what_auto_stands_for_as_apply_does(model: nn.Module) -> None:
     recipe = Recipe(steps=(Step.of("structured-pruning", mlp=0.5), Step.of("depth-pruning", count=1)))
     images, bare = pah_opt.plan(model, recipe), pah_opt.plan(model, recipe, calibration=False)

@@ -22,6 +22,7 @@ from pah_opt.errors import (
     StepFailedError,
     UnsupportedModelError,
 )
+from pah_opt.optimizer import Effect
 from pah_opt.pipeline.copies import private_copy
 from pah_opt.pipeline.seeding import seeded
 from pah_opt.pipeline.subject import Subject
@@ -226,8 +227,32 @@ def shuffled(model: nn.Module, seed: int, count: int = 160) -> TensorSplit:
 
 def test_a_model_at_chance_has_nothing_to_lose(separating: nn.Module) -> None:
     data = Data(test=shuffled(separating, 0), train=shuffled(separating, 1))
-    artifact = pah_opt.apply(separating, recipe("ruin"), data)
+    artifact = pah_opt.apply(separating, recipe("ruin"), data, weights_origin="random")
     assert "held_out_top1" not in artifact.steps[0].after
+
+
+def test_where_nobody_said_what_the_weights_are_a_model_at_chance_is_warned_of(separating: nn.Module) -> None:
+    data = Data(test=shuffled(separating, 0), train=shuffled(separating, 1))
+    with pytest.warns(RuntimeWarning, match="What a step damages cannot be seen in it"):
+        pah_opt.apply(separating, recipe("ruin"), data)
+
+
+def test_zeros_are_counted_where_none_are_recorded(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.unit.pipeline.conftest import Scale
+
+    monkeypatch.setattr(Scale, "expects", lambda *_: Effect(zeros_at_least=0.4))
+    with pytest.raises(NoEffectError, match=r"promised 40.00% zeros; its weights hold 0.00%"):
+        pah_opt.apply(model, recipe("scale"))
+    monkeypatch.setattr(Scale, "apply", lambda _self, given, *_: halved(given))
+    assert pah_opt.apply(model, recipe("scale")).steps[0].after["sparsity_pct"] > 0
+
+
+def halved(model: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear):
+                layer.weight[::2] = 0.0
+    return model
 
 
 def test_trained_weights_at_chance_before_any_step_are_refused(separating: nn.Module) -> None:

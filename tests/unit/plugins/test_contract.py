@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from pah_opt import Effect, Optimizer, OptimizerConfig, Recipe, Step
 from pah_opt.errors import PluginError
@@ -32,6 +32,14 @@ class Right(Optimizer[Config]):
 class NotJson(OptimizerConfig):
     model_config = ConfigDict(arbitrary_types_allowed=True)
     thing: Right | None = None
+
+
+class Loose(BaseModel):
+    depth: int = 3
+
+
+class Holder(OptimizerConfig):
+    inner: Loose | None = None
 
 
 class Endless(OptimizerConfig):
@@ -62,6 +70,10 @@ def with_(**members: Any) -> Any:
         (with_(config_type=Config()), "config_type must be a subclass of pah_opt.OptimizerConfig"),
         (with_(config_type=NotJson), "the parameters of NotJson must be JSON data"),
         (with_(config_type=Endless), "a default or bound of Endless is infinite or NaN, which JSON has not"),
+        (
+            with_(config_type=Holder),
+            "Loose, a part of Holder, takes misspelt names; derive it from OptimizerConfig too",
+        ),
         (with_(summary=" "), "summary must be text, got ' ' (str)"),
         (with_(goal="speed"), "goal must be one of memory, latency, both, accuracy, got 'speed' (str)"),
         (with_(references="arXiv"), "references must be a tuple of str, got 'arXiv' (str)"),
