@@ -215,7 +215,7 @@ class Accuracy(Group):
     top1_delta_pp: float | None
     """Against the baseline, in percentage points; negative is a loss."""
     top1_ci95_pp: Pair | None
-    """Paired bootstrap interval of that difference."""
+    """95 % score interval of that difference, from the images on which the two differ; never [0, 0]."""
     flips_to_wrong: int | None
     flips_to_right: int | None
     mcnemar_p: float | None
