@@ -12,9 +12,12 @@ import pytest
 import torch
 from click.testing import Result
 
+from pah_opt.cli.compare import _row
 from pah_opt.data import TensorSplit
 from pah_opt.measure.settings import MeasureSettings
 from pah_opt.report import Report, compare
+from pah_opt.report.difference import Change
+from pah_opt.report.figures import FIGURES
 
 Run = Callable[..., Result]
 QUICK = ("--quick", "--batch", "1")
@@ -112,6 +115,20 @@ def test_compare_of_two_reports_says_what_changed(run: Run, saved: Path, tmp_pat
     assert "not comparable: times (torch differs)" in text
     same = run("compare", str(saved), str(saved), "--json")
     assert json.loads(same.stdout)["not_comparable"] == {}
+
+
+@pytest.mark.parametrize(
+    ("figure", "before", "after", "written"),
+    [
+        ("top1_delta_pp", -0.222222, 0.5, "+0.72 points better"),
+        ("sparsity_pct", 50.0, 40.0, "-10.00 points worse"),
+        ("latency_p50_ms", 20.0, 30.0, "+50.0 % worse"),
+        ("nll", 0.0, 0.1, "worse"),
+    ],
+)
+def test_changes_of_points_are_written_in_points(figure: str, before: float, after: float, written: str) -> None:
+    change = Change("int8", figure, before, after, FIGURES[figure].better)
+    assert _row(change)[-1] == written
 
 
 def test_compare_takes_two_reports_only(run: Run, saved: Path) -> None:
