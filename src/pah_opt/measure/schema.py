@@ -6,7 +6,7 @@ a null without a reason, or a reason for a figure that is there, is refused.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -245,8 +245,19 @@ class GateResult(Data):
     limit: str
     """Such as ``<= 1.0``."""
     value: float | None
-    passed: bool
+    passed: bool | None
+    """None where it was not checked: a limit against a baseline, of a model that was measured without one."""
     message: str
+
+    @property
+    def verdict(self) -> Literal["passed", "failed", "not checked"]:
+        """What became of it, in words."""
+        return "not checked" if self.passed is None else "passed" if self.passed else "failed"
+
+    @property
+    def shown(self) -> str:
+        """The verdict for plain text, where a failure has no colour to stand out by."""
+        return "FAILED" if self.verdict == "failed" else self.verdict
 
 
 class VsBaseline(Group):

@@ -14,8 +14,9 @@ from click.testing import Result
 
 from pah_opt.cli.compare import _row
 from pah_opt.data import TensorSplit
+from pah_opt.measure.schema import GateResult
 from pah_opt.measure.settings import MeasureSettings
-from pah_opt.report import Report, compare
+from pah_opt.report import Report, compare, with_gates
 from pah_opt.report.difference import Change
 from pah_opt.report.figures import FIGURES
 
@@ -167,6 +168,15 @@ def test_gate_tells_bad_input_from_a_failed_gate(
     assert message in " ".join(result.stderr.split())
 
 
+def test_gates_that_could_not_be_checked_are_no_success(run: Run, saved: Path, tmp_path: Path) -> None:
+    unchecked = GateResult(metric="top1_drop_pp", limit="<= 1", value=None, passed=None, message="dense: no baseline")
+    with_gates(Report.load(saved), {"dense": (unchecked,)}).save(tmp_path / "report.json")
+    result = run("gate", str(tmp_path / "report.json"))
+    assert result.exit_code == 2
+    assert "not checked  dense: no baseline" in result.stdout
+    assert "measure it beside its dense model" in " ".join(result.stderr.split())
+
+
 def test_gate_writes_junit(run: Run, saved: Path, tmp_path: Path) -> None:
     run("gate", str(saved), "--min", "speedup_p50_x=50", "--junit", str(tmp_path / "gates.xml"))
     (suite,) = ET.parse(tmp_path / "gates.xml").getroot()
@@ -197,7 +207,7 @@ def test_gate_without_a_report_says_what_is_missing(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", ["explain", "compare", "gate"])
-@pytest.mark.parametrize("content", [None, "{}"])
+@pytest.mark.parametrize("content", [None, "{}", "[" * 100_000], ids=["missing", "empty", "nested"])
 def test_a_report_that_cannot_be_read_is_unusable_input(
     command: str, content: str | None, run: Run, tmp_path: Path
 ) -> None:
