@@ -28,6 +28,7 @@ from pah_opt.measure.environment import cpu_model
 from pah_opt.measure.paired import compare_predictions
 from pah_opt.measure.rounds import pair_ratio, take_turns
 from pah_opt.measure.shadow import uncompiled
+from pah_opt.measure.statistics import paired_difference_interval
 from pah_opt.measure.timer import WallTimer
 from pah_opt.models.finding import find_adapter
 from pah_opt.models.precision import mixed, multiplies_bf16
@@ -343,7 +344,7 @@ def page(results: dict[str, Any]) -> str:
         f"{made}"
         f"judged on `{results['test']}` (images that no step saw), {results['calibration_images']} calibration images, "
         f"{results['threads']} threads, torch {results['torch']}; the dense file has "
-        f"{results['dense_file_bytes'] / 1e6:.1f} MB. Changes are paired by image, with a bootstrap interval; a tick "
+        f"{results['dense_file_bytes'] / 1e6:.1f} MB. Changes are paired by image, with their score interval; a tick "
         "says whether the aim is reached. Accuracy is taken under bf16 autocast (fp32 where the CPU has no bf16), and "
         "compiled in fp32 for int8 products. *Speed* is the dense model's time over the row's, batch "
         f"{LATENCY_BATCH}, in turns, with its interval (one that covers 1 is no difference): eager, or both compiled "
@@ -360,7 +361,7 @@ def table(results: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in _in_order(results["rows"].values()):
-        low, high = row["paired"]["top1_ci95_pp"]
+        low, high = _change_interval(row)
         delta, limit = row["paired"]["top1_delta_pp"], row["limit_pp"]
         aim = "" if limit is None else f"≥ {0 - limit:g} {'✓' if delta >= -limit - 1e-9 else '✗'}"
         zeros = "" if row["params_nonzero"] is None else f"{row['params_nonzero'] / row['params']:.0%}"
@@ -379,6 +380,13 @@ def _in_order(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     families = list(dict.fromkeys(each.family for each in declared))
     strengths = list(dict.fromkeys(each.strength for each in declared))
     return sorted(rows, key=lambda row: (families.index(row["family"]), strengths.index(row["strength"])))
+
+
+def _change_interval(row: dict[str, Any]) -> tuple[float, float]:
+    """Return the interval of a row's change in points, from its counts: older rows hold a bootstrap's."""
+    paired = row["paired"]
+    low, high = paired_difference_interval(paired["flips_to_right"], paired["flips_to_wrong"], row["images"])
+    return 100.0 * low, 100.0 * high
 
 
 def _mark(row: dict[str, Any]) -> str:

@@ -99,5 +99,14 @@ def _show(found: Difference) -> None:
 def _row(change: Change) -> tuple[str, str, str, str, str]:
     better = (change.after < change.before) == (change.better == "lower")
     verdict = "" if change.better == "neither" else "better" if better else "worse"
-    factor = "" if change.factor is None else f"{100 * (change.factor - 1):+.1f} %"
-    return change.model, change.figure, f"{change.before:.6g}", f"{change.after:.6g}", f"{factor} {verdict}".strip()
+    moved = f"{_moved(change)} {verdict}".strip()
+    return change.model, change.figure, f"{change.before:.6g}", f"{change.after:.6g}", moved
+
+
+def _moved(change: Change) -> str:
+    """Write by how much: in points where the figure is one of points or percent, else as a share of what it was."""
+    from pah_opt.report.figures import FIGURES
+
+    if FIGURES[change.figure].unit in ("points", "percent"):
+        return f"{change.after - change.before:+.2f} points"
+    return "" if change.factor is None else f"{100 * (change.factor - 1):+.1f} %"

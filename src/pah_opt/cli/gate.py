@@ -11,6 +11,9 @@ from pah_opt.cli._output import json_option, print_json
 from pah_opt.errors import GateFailedError, ReportError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pah_opt.measure.schema import GateResult
     from pah_opt.report import Report
 
 
@@ -51,7 +54,8 @@ def command(
 ) -> None:  # fmt: skip
     """Hold REPORT against limits; without limits, against those of the recipes in it.
 
-    The exit status is 0 when all are kept, 1 when one is not, 2 when the limits or the report cannot be used.
+    The exit status is 0 when all are kept, 1 when one is not, 2 when the limits or the report cannot be used or no
+    limit could be checked.
     """
     if only_list:
         _show_figures(as_json=as_json)
@@ -67,10 +71,25 @@ def command(
     if as_json:
         print_json([gate.model_dump(mode="json") for gate in gates])
     for gate in gates if not as_json else ():
-        click.echo(f"{'passed' if gate.passed else 'FAILED'}  {gate.message}")
-    failed = sum(not gate.passed for gate in gates)
-    if failed:
-        raise GateFailedError(f"{failed} of {len(gates)} gates failed")
+        click.echo(f"{gate.shown}  {gate.message}")
+    _require(gates)
+
+
+def _require(gates: Sequence[GateResult]) -> None:
+    """End with the status that says what became of them.
+
+    Raises:
+        GateFailedError: one failed.
+        ReportError: not one could be checked.
+    """
+    verdicts = [gate.verdict for gate in gates]
+    if failed := verdicts.count("failed"):
+        raise GateFailedError(f"{failed} of {len(gates) - verdicts.count('not checked')} gates failed")
+    if "passed" not in verdicts:
+        raise ReportError(
+            "no gate was checked: all are against a baseline, and the model was measured without one; measure it "
+            "beside its dense model (pah-opt compare DENSE MODEL), or give absolute limits with --max or --min"
+        )
 
 
 def _checked(path: str, minima: tuple[str, ...], maxima: tuple[str, ...], models: tuple[str, ...]) -> Report:

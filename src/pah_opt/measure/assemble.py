@@ -83,10 +83,10 @@ class _Assembler:
         if own is None:
             return Accuracy.having(self.own.no_accuracy or self._why("accuracy"))
         known: dict[str, Any] = {"top1": own.top1, "top5": own.top5, "nll": float(own.nll.mean()), "ece": own.ece}
-        reasons = {"top5": f"five guesses among {own.num_classes} classes say nothing", "top1_ci95_pp": "one image"}
+        reasons = {"top5": f"five guesses among {own.num_classes} classes say nothing"}
         if self.is_baseline or base is None:
             return Accuracy.having(IS_BASELINE if self.is_baseline else "the baseline has none", reasons, **known)
-        paired = compare_predictions(own, base, seed=self.session.settings.seed)
+        paired = compare_predictions(own, base)
         known |= {
             "top1_delta_pp": paired.top1_delta_pp, "top1_ci95_pp": paired.top1_ci95_pp,
             "flips_to_wrong": paired.flips_to_wrong, "flips_to_right": paired.flips_to_right,

@@ -6,7 +6,7 @@ a null without a reason, or a reason for a figure that is there, is refused.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -215,7 +215,7 @@ class Accuracy(Group):
     top1_delta_pp: float | None
     """Against the baseline, in percentage points; negative is a loss."""
     top1_ci95_pp: Pair | None
-    """Paired bootstrap interval of that difference."""
+    """95 % score interval of that difference, from the images on which the two differ; never [0, 0]."""
     flips_to_wrong: int | None
     flips_to_right: int | None
     mcnemar_p: float | None
@@ -245,8 +245,19 @@ class GateResult(Data):
     limit: str
     """Such as ``<= 1.0``."""
     value: float | None
-    passed: bool
+    passed: bool | None
+    """None where it was not checked: a limit against a baseline, of a model that was measured without one."""
     message: str
+
+    @property
+    def verdict(self) -> Literal["passed", "failed", "not checked"]:
+        """What became of it, in words."""
+        return "not checked" if self.passed is None else "passed" if self.passed else "failed"
+
+    @property
+    def shown(self) -> str:
+        """The verdict for plain text, where a failure has no colour to stand out by."""
+        return "FAILED" if self.verdict == "failed" else self.verdict
 
 
 class VsBaseline(Group):

@@ -59,7 +59,7 @@ class MeasureSettings(BaseModel):
     max_images: int | None = Field(default=None, ge=1)
     """Measure accuracy on this many test images, spread evenly; all of them by default."""
     seed: int = 0
-    """Seeds inputs, the order of turns and the bootstrap."""
+    """Seeds inputs and the order of turns."""
 
     @classmethod
     def quick(cls, **changes: Any) -> MeasureSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.data import as_data, check_order
@@ -18,8 +19,6 @@ from pah_opt.report.gates import model_gates, with_gates
 from pah_opt.report.schema import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pah_opt.measure.model_report import Env
 
 CONTENDED = (
@@ -50,7 +49,7 @@ def compare(
 
     Args:
         models: modules or Artifacts by name, on one device, in the precision to be measured. Gates of an Artifact's
-            recipe are checked.
+            recipe are checked; of the baseline only those that need no baseline.
         data: labelled test images, as :func:`pah_opt.data.as_data` takes them; without them there is no accuracy.
         settings: what to measure and for how long; by default what figures to publish need (minutes), see
             :meth:`~pah_opt.measure.settings.MeasureSettings.quick`.
@@ -67,12 +66,11 @@ def compare(
         The report. After ctrl-C it holds what was measured until then, and ``complete`` is False.
 
     Raises:
-        MeasurementError: a model cannot be measured.
+        MeasurementError: a model cannot be measured, or ``models`` is no mapping.
         DataError: the images do not fit, or their classes come in another order than a model's label names.
         UnsupportedModelError: no ModelAdapter knows a model.
     """
-    if not models:
-        raise MeasurementError("there are no models to measure; give at least one")
+    _check_named(models)
     registry = registry or default_registry()
     settings = settings or MeasureSettings()
     group = ProcessGroup.launched() if shared else ProcessGroup()
@@ -90,6 +88,16 @@ def compare(
     )  # fmt: skip
     session.run()
     return _checked_gates(_report(session, registry), models)
+
+
+def _check_named(models: object) -> None:
+    if not isinstance(models, Mapping):
+        raise MeasurementError(
+            f"models must come with their names, as in compare({{'dense': model, 'int8': artifact}}, data); got a "
+            f"{type(models).__name__}"
+        )
+    if not models:
+        raise MeasurementError("there are no models to measure; give at least one")
 
 
 def measure_model(model: Any, data: Any = None, *, name: str = "model", **options: Any) -> Report:
@@ -137,4 +145,8 @@ def _notes(env: Env, session: Session) -> list[str]:
 def _checked_gates(report: Report, models: Mapping[str, Any]) -> Report:
     recipes = {name: getattr(model, "recipe", None) for name, model in models.items()}
     gates = {name: recipe.gates for name, recipe in recipes.items() if recipe is not None and recipe.gates}
-    return with_gates(report, {name: model_gates(report.model(name), limits) for name, limits in gates.items()})
+    results = {
+        name: model_gates(report.model(name), limits, is_baseline=name == report.baseline_id)
+        for name, limits in gates.items()
+    }
+    return with_gates(report, results)

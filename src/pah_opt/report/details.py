@@ -33,8 +33,7 @@ def _model(model: ModelReport, baseline: ModelReport, words: Sequence[str]) -> s
 
 def _gates(model: ModelReport) -> str:
     items = "".join(
-        f'<li><span class="{"passed" if gate.passed else "failed"}">{"passed" if gate.passed else "failed"}</span> '
-        f"{escape(gate.message)}</li>"
+        f'<li><span class="{gate.verdict}">{gate.verdict}</span> {escape(gate.message)}</li>'
         for gate in model.vs_baseline.gates
     )
     return f"<h3>Gates</h3><ul>{items}</ul>" if items else ""

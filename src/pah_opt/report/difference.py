@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pah_opt.report.figures import FIGURES, figure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pah_opt.measure.model_report import ModelReport
     from pah_opt.measure.schema import Timing
     from pah_opt.report.schema import Report
 
-COUNTED = (
-    "params", "params_nonzero", "sparsity_pct", "macs", "flops", "artifact_bytes", "weights_bytes", "params_x",
-    "macs_x", "size_x",
-)  # fmt: skip
+COUNTED = ("params", "params_nonzero", "sparsity_pct", "macs", "flops", "artifact_bytes", "weights_bytes")
 """Figures that do not depend on the machine."""
-JUDGED = ("top1", "top5", "top1_delta_pp", "nll", "ece", "agreement_with_baseline")
+JUDGED = ("top1", "top5", "nll", "ece", "top1_delta_pp", "agreement_with_baseline")
 """Figures that depend on the images."""
+RELATIVE = ("params_x", "macs_x", "size_x", "top1_delta_pp", "agreement_with_baseline")
+"""Figures that mean nothing without the baseline they were taken against; two of them depend on the images too."""
 TIMED = (
     "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "latency_mean_ms", "images_per_s", "j_per_image",
     "images_per_j", "mean_power_w", "peak_allocated_bytes", "peak_reserved_bytes", "mfu_pct",
@@ -40,8 +42,8 @@ class Change:
 
     @property
     def factor(self) -> float | None:
-        """After over before; None where before is zero."""
-        return self.after / self.before if self.before else None
+        """After over before; None unless both are above zero: a share of a loss or of nothing says nothing."""
+        return self.after / self.before if self.before > 0 and self.after > 0 else None
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,15 @@ def difference(before: Report, after: Report) -> Difference:
     """Compare two reports, leaving out what different conditions make incomparable.
 
     Counts are compared always. Accuracy needs the same images. Times, energy and memory need the same device, threads
-    and main software; ratios of models that took turns need the same device, the same baseline and batch sizes.
+    and main software; ratios of models that took turns need the same device, the same baseline and batch sizes. What
+    else is relative to the baseline needs the same one, by its name and, where they are known, parameters and weights.
     """
     names = [model.id for model in before.models]
     others = [model.id for model in after.models]
     same = tuple(name for name in names if name in others)
     blocked = _blocked(before, after)
-    changes = [
-        change
-        for name in same
-        for group, members in _groups().items()
-        if group not in blocked
-        for change in _changes(before.model(name), after.model(name), members)
-    ]
+    comparable = _comparable(blocked)
+    changes = [change for name in same for change in _changes(before.model(name), after.model(name), comparable)]
     return Difference(
         same=same, only_before=tuple(name for name in names if name not in others),
         only_after=tuple(name for name in others if name not in names), conditions=tuple(_conditions(before, after)),
@@ -89,11 +87,17 @@ def difference(before: Report, after: Report) -> Difference:
     )  # fmt: skip
 
 
-def _groups() -> dict[str, tuple[str, ...]]:
-    return {"counts": COUNTED, "accuracy": JUDGED, "times": TIMED, "ratios": RATIOS}
+GROUPS = {"counts": COUNTED, "accuracy": JUDGED, "relative": RELATIVE, "times": TIMED, "ratios": RATIOS}
+"""A figure in two groups needs what both need."""
 
 
-def _changes(before: ModelReport, after: ModelReport, names: tuple[str, ...]) -> list[Change]:
+def _comparable(blocked: Iterable[str]) -> list[str]:
+    """Return the figures that no blocked group holds."""
+    out = {name for group in blocked for name in GROUPS[group]}
+    return [name for name in dict.fromkeys(chain.from_iterable(GROUPS.values())) if name not in out]
+
+
+def _changes(before: ModelReport, after: ModelReport, names: Iterable[str]) -> list[Change]:
     found = []
     for name in names:
         old, new = figure(name).find(before).value, figure(name).find(after).value
@@ -110,9 +114,10 @@ def _conditions(before: Report, after: Report) -> list[str]:
     found = [_arrow(name, getattr(before.env, name), getattr(after.env, name)) for name in ENV]
     found += [
         _arrow(name, getattr(before.baseline.provenance, name), getattr(after.baseline.provenance, name))
-        for name in ("dataset_revision", "split", "n_images")
+        for name in ("weights_sha256", "dataset_revision", "split", "n_images")
     ]
     found.append(_arrow("baseline", before.baseline_id, after.baseline_id))
+    found.append(_arrow("baseline's params", before.baseline.model.params, after.baseline.model.params))
     found += [
         _arrow(f"workload {name}", _workloads(before, name), _workloads(after, name))
         for name in ("batch_size", "dtype")
@@ -148,12 +153,29 @@ def _blocked(before: Report, after: Report) -> dict[str, str]:
         name for name in ("threads", "torch", "cuda", "driver") if getattr(before.env, name) != getattr(after.env, name)
     ]
     batches = _workloads(before, "batch_size") != _workloads(after, "batch_size")
+    baseline = ["the baseline"] if _has_another_baseline(before, after) else []
+    if baseline or _has_other_weights(before, after):
+        blocked["relative"] = _because(baseline, batches=False) if baseline else "the baseline's weights differ"
     if device or software or batches:
         blocked["times"] = _because([*device, *software], batches=batches)
-    if device or batches or before.baseline_id != after.baseline_id:
-        baseline = ["the baseline"] if before.baseline_id != after.baseline_id else []
+    if device or batches or baseline:  # other weights of the same shapes are as fast
         blocked["ratios"] = _because([*device, *baseline], batches=batches)
     return blocked
+
+
+def _has_another_baseline(before: Report, after: Report) -> bool:
+    """Tell whether the baseline's name or its number of parameters differs."""
+    params = before.baseline.model.params, after.baseline.model.params
+    return before.baseline_id != after.baseline_id or _differ(*params)
+
+
+def _has_other_weights(before: Report, after: Report) -> bool:
+    return _differ(before.baseline.provenance.weights_sha256, after.baseline.provenance.weights_sha256)
+
+
+def _differ(before: object, after: object) -> bool:
+    """Tell whether both are known and differ."""
+    return None not in (before, after) and before != after
 
 
 def _because(names: list[str], *, batches: bool) -> str:

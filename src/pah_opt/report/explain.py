@@ -9,6 +9,7 @@ from pah_opt.report.numbers import TIMES, times
 
 if TYPE_CHECKING:
     from pah_opt.measure.model_report import BlockFigures, ModelReport
+    from pah_opt.measure.schema import Latency
     from pah_opt.report.schema import Report
 
 FASTER = 1.1
@@ -93,15 +94,26 @@ def _launch_bound(model: ModelReport, _baseline: ModelReport) -> Iterator[str]:
     timing = model.latency_timing
     if timing is None or latency is None or throughput is None or latency >= FASTER or throughput < 1.15 * latency:
         return
-    batch = timing.workload.batch_size
-    wall, device = timing.latency.wall_p50_ms, timing.latency.p50_ms
-    proof = ""
-    if timing.latency.method == "cuda_event" and wall is not None and device is not None:
-        proof = f" (wall {wall:.2f} ms, on the device {device:.2f} ms)"
-    yield (
-        f"At batch {batch} the time goes into starting operations, not into arithmetic{proof}; larger batches gain "
-        f"{times(throughput)}. CUDA graphs (compile with mode reduce-overhead) or a compile step help small batches."
-    )
+    batch, proof = timing.workload.batch_size, _launch_proof(timing.latency)
+    if throughput > 1.0:
+        said = f"the time goes into starting operations, not into arithmetic{proof}; larger batches gain"
+    else:
+        said = f"much of the time goes into starting operations{proof}: {times(latency)}; larger batches lose less,"
+    yield f"At batch {batch} {said} {times(throughput)}.{_launch_advice(model, timing.latency)}"
+
+
+def _launch_proof(latency: Latency) -> str:
+    wall, device = latency.wall_p50_ms, latency.p50_ms
+    if latency.method != "cuda_event" or wall is None or device is None:
+        return ""
+    return f" (wall {wall:.2f} ms, on the device {device:.2f} ms)"
+
+
+def _launch_advice(model: ModelReport, latency: Latency) -> str:
+    """Name what starts operations for less: CUDA graphs where there is CUDA, compiling where that was not done."""
+    graphs = ["CUDA graphs (compile with mode reduce-overhead)"] if latency.method == "cuda_event" else []
+    helpful = graphs + (["a compile step"] if _mode(model) == "eager" else [])
+    return f" For small batches try {' or '.join(helpful)}." if helpful else ""
 
 
 def _misaligned(model: ModelReport, _baseline: ModelReport) -> Iterator[str]:

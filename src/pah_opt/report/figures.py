@@ -192,6 +192,13 @@ FIGURES: dict[str, Figure] = {
     ),
 }  # fmt: skip
 """Every figure that gates can name; plugins' figures are ``extra.<name>``."""
+AGAINST_BASELINE = frozenset(
+    {
+        "top1_drop_pp", "top1_delta_pp", "flips_to_wrong", "flips_to_right", "mcnemar_p", "agreement_with_baseline",
+        "speedup_p50_x", "throughput_x", "size_x", "energy_x", "params_x", "macs_x",
+    }
+)  # fmt: skip
+"""Those that a baseline itself cannot have."""
 
 
 def describe_figures() -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pah_opt.errors import GateFailedError, ReportError
 from pah_opt.measure.schema import GateResult
 from pah_opt.recipe import Gate
-from pah_opt.report.figures import figure
+from pah_opt.report.figures import AGAINST_BASELINE, figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,19 +41,31 @@ def check_gates(
             f"the report holds {report.baseline_id!r} only, and gates are for what is compared with it; name it with "
             "--model to hold it against absolute limits"
         )
-    return {model.id: model_gates(model, gates) for model in chosen}
+    return {model.id: tuple(_result(model, name, gate) for name, gate in gates.items()) for model in chosen}
 
 
-def model_gates(model: ModelReport, gates: Mapping[str, Gate]) -> tuple[GateResult, ...]:
-    """Hold one model against limits."""
-    return tuple(_result(model, name, gate) for name, gate in gates.items())
+def model_gates(model: ModelReport, gates: Mapping[str, Gate], *, is_baseline: bool) -> tuple[GateResult, ...]:
+    """Hold one model against the limits of its recipe; a baseline's limits against a baseline are not checked."""
+    return tuple(
+        _unchecked(model, name, gate) if is_baseline and name in AGAINST_BASELINE else _result(model, name, gate)
+        for name, gate in gates.items()
+    )
+
+
+def _unchecked(model: ModelReport, name: str, gate: Gate) -> GateResult:
+    limit = _limit(gate)
+    message = f"{model.id}: {name} was not checked (no baseline), the limit is {limit}"
+    return GateResult(metric=name, limit=limit, value=None, passed=None, message=message)
+
+
+def _limit(gate: Gate) -> str:
+    bounds = ((">=", gate.min), ("<=", gate.max))
+    return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
 
 
 def _result(model: ModelReport, name: str, gate: Gate) -> GateResult:
     value, reason = figure(name).find(model)
-    limit = " and ".join(
-        f"{sign} {bound:g}" for sign, bound in ((">=", gate.min), ("<=", gate.max)) if bound is not None
-    )
+    limit = _limit(gate)
     passed = value is not None and not _outside(value, gate)
     shown = f"is {value:.6g}" if value is not None else f"is not known ({reason or 'not measured'})"
     message = f"{model.id}: {name} {shown}, the limit is {limit}"
@@ -83,7 +95,7 @@ def require_gates(report: Report) -> None:
     Raises:
         GateFailedError: lists every gate that failed, with value and limit.
     """
-    failed = [gate.message for model in report.models for gate in model.vs_baseline.gates if not gate.passed]
+    failed = [gate.message for model in report.models for gate in model.vs_baseline.gates if gate.passed is False]
     if failed:
         count = f"{len(failed)} gate{'s' if len(failed) > 1 else ''} failed"
         raise GateFailedError("\n".join([f"{count}:", *(f"  - {message}" for message in failed)]))

@@ -26,16 +26,18 @@ def to_junit(report: Report) -> str:
 
 def _suite(model: ModelReport, timestamp: str) -> ET.Element:
     gates = model.vs_baseline.gates
-    failures = sum(not gate.passed for gate in gates)
+    verdicts = [gate.verdict for gate in gates]
     suite = ET.Element(
-        "testsuite", name=_clean(model.id), tests=str(len(gates)), failures=str(failures), errors="0", skipped="0",
-        timestamp=timestamp, time="0",
+        "testsuite", name=_clean(model.id), tests=str(len(gates)), failures=str(verdicts.count("failed")),
+        errors="0", skipped=str(verdicts.count("not checked")), timestamp=timestamp, time="0",
     )  # fmt: skip
     for gate in gates:
         case = ET.SubElement(
             suite, "testcase", classname=_clean(model.id), name=f"{gate.metric} {gate.limit}", time="0"
         )  # fmt: skip
-        if not gate.passed:
+        if gate.verdict == "not checked":
+            ET.SubElement(case, "skipped", message=_clean(gate.message))
+        elif gate.verdict == "failed":
             ET.SubElement(case, "failure", message=_clean(gate.message), type="gate")
     return suite
 

@@ -21,11 +21,12 @@ def to_markdown(report: Report) -> str:
     parts = ["# Comparison" if len(report.models) > 1 else f"# {_escaped(report.baseline_id)}", ""]
     parts += table([column.title for column in columns], zip(*(column.cells for column in columns), strict=True))
     parts += _list("Notes", all_notes(report))
+    parts += _gates(report.baseline)
     for model in report.candidates:
         parts += _list(model.id, explain(report)[model.id])
         parts += _steps(model)
         parts += _blocks(model, report.baseline)
-        parts += _list("Gates", [f"{'passed' if g.passed else 'FAILED'}: {g.message}" for g in model.vs_baseline.gates])
+        parts += _gates(model)
     parts += _list("Conditions", [f"{label}: {value}" for label, value in conditions(report)])
     return "\n".join(parts).rstrip() + "\n"
 
@@ -48,6 +49,10 @@ def _escaped(text: str) -> str:
 
 def _list(title: str, items: Sequence[str]) -> list[str]:
     return [f"## {_escaped(title)}", "", *(f"- {_escaped(item)}" for item in items), ""] if items else []
+
+
+def _gates(model: ModelReport) -> list[str]:
+    return _list("Gates", [f"{gate.shown}: {gate.message}" for gate in model.vs_baseline.gates])
 
 
 def _steps(model: ModelReport) -> list[str]:

@@ -194,7 +194,7 @@ def _what_is_wrong(text: str | bytes, source: str, error: ValidationError) -> st
 
     try:
         version = json.loads(text)["run"]["schema_version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):  # the last: brackets nested too deep
         version = None
     if isinstance(version, str) and version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
         return (

@@ -93,5 +93,9 @@ def _gates(model: ModelReport) -> str:
     gates = model.vs_baseline.gates
     if not gates:
         return DASH
-    failed = [gate.metric for gate in gates if not gate.passed]
-    return f"failed: {', '.join(failed)}" if failed else "passed"
+    if failed := [gate.metric for gate in gates if gate.passed is False]:
+        return f"failed: {', '.join(failed)}"
+    unchecked = sum(gate.passed is None for gate in gates)
+    if not unchecked:
+        return "passed"
+    return f"{f'passed, {unchecked} ' if unchecked < len(gates) else ''}not checked (no baseline)"

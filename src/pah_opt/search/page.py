@@ -57,12 +57,11 @@ def _pick(result: SearchResult) -> str:
     rows = ""
     for model in result.report.models:
         for gate in model.vs_baseline.gates:
-            kind = "passed" if gate.passed else "failed"
             value = "unknown" if gate.value is None else figures(abs(gate.value), 4)
             sign = "-" if gate.value is not None and gate.value < 0 else ""
             rows += (
                 f'<tr><th scope="row">{escape(gate.metric)}</th><td>{sign}{value}</td><td>{escape(gate.limit)}</td>'
-                f'<td class="{kind}">{kind}</td></tr>\n'
+                f'<td class="{gate.verdict}">{gate.verdict}</td></tr>\n'
             )
     return (
         f"<section>\n<h2>The pick, on the test images</h2>\n<pre>{escape(to_yaml(result.pick))}</pre>\n"

@@ -12,9 +12,13 @@ import pytest
 import torch
 from click.testing import Result
 
+from pah_opt.cli.compare import _row
 from pah_opt.data import TensorSplit
+from pah_opt.measure.schema import GateResult
 from pah_opt.measure.settings import MeasureSettings
-from pah_opt.report import Report, compare
+from pah_opt.report import Report, compare, with_gates
+from pah_opt.report.difference import Change
+from pah_opt.report.figures import FIGURES
 
 Run = Callable[..., Result]
 QUICK = ("--quick", "--batch", "1")
@@ -114,6 +118,20 @@ def test_compare_of_two_reports_says_what_changed(run: Run, saved: Path, tmp_pat
     assert json.loads(same.stdout)["not_comparable"] == {}
 
 
+@pytest.mark.parametrize(
+    ("figure", "before", "after", "written"),
+    [
+        ("top1_delta_pp", -0.222222, 0.5, "+0.72 points better"),
+        ("sparsity_pct", 50.0, 40.0, "-10.00 points worse"),
+        ("latency_p50_ms", 20.0, 30.0, "+50.0 % worse"),
+        ("nll", 0.0, 0.1, "worse"),
+    ],
+)
+def test_changes_of_points_are_written_in_points(figure: str, before: float, after: float, written: str) -> None:
+    change = Change("int8", figure, before, after, FIGURES[figure].better)
+    assert _row(change)[-1] == written
+
+
 def test_compare_takes_two_reports_only(run: Run, saved: Path) -> None:
     result = run("compare", *[str(saved)] * 3)
     assert result.exit_code == 2
@@ -150,6 +168,15 @@ def test_gate_tells_bad_input_from_a_failed_gate(
     assert message in " ".join(result.stderr.split())
 
 
+def test_gates_that_could_not_be_checked_are_no_success(run: Run, saved: Path, tmp_path: Path) -> None:
+    unchecked = GateResult(metric="top1_drop_pp", limit="<= 1", value=None, passed=None, message="dense: no baseline")
+    with_gates(Report.load(saved), {"dense": (unchecked,)}).save(tmp_path / "report.json")
+    result = run("gate", str(tmp_path / "report.json"))
+    assert result.exit_code == 2
+    assert "not checked  dense: no baseline" in result.stdout
+    assert "measure it beside its dense model" in " ".join(result.stderr.split())
+
+
 def test_gate_writes_junit(run: Run, saved: Path, tmp_path: Path) -> None:
     run("gate", str(saved), "--min", "speedup_p50_x=50", "--junit", str(tmp_path / "gates.xml"))
     (suite,) = ET.parse(tmp_path / "gates.xml").getroot()
@@ -180,7 +207,7 @@ def test_gate_without_a_report_says_what_is_missing(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", ["explain", "compare", "gate"])
-@pytest.mark.parametrize("content", [None, "{}"])
+@pytest.mark.parametrize("content", [None, "{}", "[" * 100_000], ids=["missing", "empty", "nested"])
 def test_a_report_that_cannot_be_read_is_unusable_input(
     command: str, content: str | None, run: Run, tmp_path: Path
 ) -> None:

@@ -19,8 +19,9 @@ from pah_opt.measure.settings import MeasureSettings
 from pah_opt.metric import Figure
 from pah_opt.recipe import Gate, Recipe, Step
 from pah_opt.registry import default_registry
-from pah_opt.report import Report, compare
+from pah_opt.report import Report, compare, require_gates
 from pah_opt.report.baselines import strong_baselines
+from pah_opt.report.comparison import measure_model
 
 FAST = MeasureSettings.quick(
     batch_sizes=(1, 4), longest_pass_s=None, warmup_s=0.0, warmup_iters=2, block_ms=1.0, max_rounds=8, throughput_s=0.03
@@ -162,6 +163,22 @@ def test_gates_of_an_artifacts_recipe_are_checked(dense: nn.Module, images: Tens
     assert report.model("same").provenance.recipe_sha256 == recipe.sha256
 
 
+def test_a_model_without_a_baseline_is_not_held_to_limits_against_one(dense: nn.Module, images: TensorSplit) -> None:
+    recipe = Recipe(steps=(Step.of("x"),), gates={"top1_drop_pp": Gate(max=1.0), "top1": Gate(min=0.5)})
+    artifact = SimpleNamespace(model=copy.deepcopy(dense), recipe=recipe, adapter="hf-vit", steps=())
+    report = measure_model(artifact, images, settings=only("accuracy"))
+    gates = {gate.metric: gate for gate in report.baseline.vs_baseline.gates}
+    assert {name: gate.passed for name, gate in gates.items()} == {"top1_drop_pp": None, "top1": True}
+    assert gates["top1_drop_pp"].message == "model: top1_drop_pp was not checked (no baseline), the limit is <= 1"
+    require_gates(report)
+
+
+@pytest.mark.parametrize("models", [[1], 1, "dense"])
+def test_models_without_names_are_refused(models: Any) -> None:
+    with pytest.raises(MeasurementError, match=rf"must come with their names.*got a {type(models).__name__}"):
+        compare(models)
+
+
 def test_the_record_of_an_artifact_is_copied(dense: nn.Module) -> None:
     step = SimpleNamespace(
         use="magnitude-pruning", config={"sparsity": 0.5}, achieved={"sparsity": 0.5}, before={"params": 9},
@@ -199,7 +216,7 @@ def test_tensors_without_class_names_take_the_heads(dense: nn.Module, images: Te
 def test_one_image_is_measured(dense: nn.Module, images: TensorSplit) -> None:
     twin = copy.deepcopy(dense)
     report = compare({"x": dense, "y": twin}, images.subset([0]), settings=only("accuracy"))
-    assert report.model("y").accuracy.reasons["top1_ci95_pp"] == "one image"
+    assert report.model("y").accuracy.top1_ci95_pp == pytest.approx((-79.3, 79.3), abs=0.1)
 
 
 def test_a_part_of_the_images_is_spread_over_all(dense: nn.Module, images: TensorSplit) -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from pah_opt.measure.schema import Provenance
 from pah_opt.report import Report
-from pah_opt.report.difference import difference
+from pah_opt.report.difference import RATIOS, RELATIVE, Change, difference
+
+OTHER_IMAGES = {"dataset_revision": "xyz"}
 
 
 def test_the_same_report_differs_in_nothing(report: Report) -> None:
@@ -53,9 +55,38 @@ def test_unknown_images_are_not_taken_for_the_same(make_report: Any, make_model:
     assert "accuracy" in difference(nothing, nothing).not_comparable
 
 
-def test_another_baseline_makes_ratios_incomparable(report: Report) -> None:
-    other = report.model_copy(update={"baseline_id": "int8"})
-    assert set(difference(report, other).not_comparable) == {"ratios"}
+def test_another_baseline_makes_all_that_is_relative_to_it_incomparable(report: Report) -> None:
+    found = difference(report, report.model_copy(update={"baseline_id": "int8"}))
+    assert found.not_comparable == {"relative": "the baseline differs", "ratios": "the baseline differs"}
+    figures = {change.figure for change in found.changes}
+    assert figures.isdisjoint({*RELATIVE, *RATIOS})
+    assert {"top1", "params", "artifact_bytes", "latency_p50_ms"} <= figures
+
+
+def with_baseline(report: Report, **groups: Any) -> Report:
+    changed = {name: getattr(report.baseline, name).model_copy(update=update) for name, update in groups.items()}
+    dense = report.baseline.model_copy(update=changed)
+    return report.model_copy(update={"models": (dense, *report.candidates)})
+
+
+def test_a_baseline_of_other_size_is_another_whatever_its_name(report: Report) -> None:
+    found = difference(report, with_baseline(report, model={"params": 22_000_000}))
+    assert found.not_comparable == {"relative": "the baseline differs", "ratios": "the baseline differs"}
+    assert "baseline's params: 86000000 → 22000000" in found.conditions
+
+
+def test_a_baseline_of_other_weights_is_as_fast_and_not_as_right(report: Report) -> None:
+    before, after = (with_baseline(report, provenance={"weights_sha256": digit * 64}) for digit in "ab")
+    found = difference(before, after)
+    assert found.not_comparable == {"relative": "the baseline's weights differ"}
+    assert "throughput_x" in {change.figure for change in found.changes}
+    assert "weights_sha256: aaaaaaaaaaaa… → bbbbbbbbbbbb…" in found.conditions
+
+
+def test_other_images_leave_what_is_relative_and_counted(report: Report) -> None:
+    figures = {change.figure for change in difference(report, with_baseline(report, provenance=OTHER_IMAGES)).changes}
+    assert {"size_x", "params_x", "macs_x"} <= figures
+    assert figures.isdisjoint({"top1_delta_pp", "agreement_with_baseline"})
 
 
 def test_other_batches_make_times_incomparable(
@@ -81,3 +112,8 @@ def test_changes_have_a_factor(report: Report, make_report: Any, make_model: Any
     slower = make_report(make_model(timings=(make_timing(1, 30, 50), make_timing(32, 500, 64))))
     change = next(c for c in difference(report, slower).changes if c.figure == "latency_p50_ms")
     assert (change.before, change.after, change.factor, change.better) == (20.0, 30.0, 1.5, "lower")
+
+
+@pytest.mark.parametrize(("before", "after"), [(-0.2, 0.5), (0.0, 0.3), (0.3, 0.0), (-0.4, -0.2)])
+def test_a_change_across_or_below_zero_has_no_factor(before: float, after: float) -> None:
+    assert Change("int8", "top1_delta_pp", before, after, "higher").factor is None

@@ -87,7 +87,26 @@ def test_a_small_batch_that_gains_less_than_a_large_one_is_launch_bound(
     )
     assert "At batch 1 the time goes into starting operations" in said
     assert "wall 4.00 ms, on the device 1.00 ms" in said
-    assert "1.90×" in said
+    assert "larger batches gain 1.90×. For small batches try CUDA graphs" in said
+
+
+def test_on_a_cpu_cuda_graphs_are_not_advised(words: Any, versus: Any) -> None:
+    said = words(vs_baseline=versus(1.02, 1.9))
+    assert "larger batches gain 1.90×. For small batches try a compile step." in said
+    assert "CUDA" not in said
+
+
+def test_large_batches_that_are_slower_too_gain_nothing(words: Any, versus: Any) -> None:
+    said = words(vs_baseline=versus(0.2, 0.32))
+    assert "much of the time goes into starting operations: 0.20×; larger batches lose less, 0.32×." in said
+    assert "gain" not in said
+
+
+def test_what_is_compiled_on_a_cpu_is_not_told_to_compile(words: Any, versus: Any, make_timing: Any) -> None:
+    compiled = Workload.having(WHY, batch_size=1, compile_mode="default")
+    said = words(vs_baseline=versus(0.9, 1.5), timings=(make_timing(1, 20, 50, workload=compiled),))
+    assert "larger batches gain 1.50×" in said
+    assert "try" not in said
 
 
 def test_misaligned_widths_are_explained(words: Any, versus: Any, make_blocks: Any) -> None:

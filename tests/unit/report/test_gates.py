@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from pah_opt.errors import GateFailedError, MeasurementError
+from pah_opt.measure.schema import Accuracy, VsBaseline
 from pah_opt.recipe import Gate
 from pah_opt.report import Report, check_gates, read_limits, require_gates, with_gates
-from pah_opt.report.figures import FIGURES, figure
+from pah_opt.report.figures import AGAINST_BASELINE, FIGURES, figure
 
 
 def test_limits_are_kept_or_not(report: Report) -> None:
@@ -85,6 +86,12 @@ def test_every_figure_is_found_or_has_a_reason(name: str, report: Report) -> Non
         assert (found.value is None) == bool(found.reason)
 
 
+def test_a_baseline_lacks_what_is_against_a_baseline_and_nothing_else(report: Report) -> None:
+    relative = {*VsBaseline.figures(), *Accuracy.figures(), "top1_drop_pp"} - {"top1", "top5", "nll", "ece"}
+    assert relative & FIGURES.keys() == AGAINST_BASELINE
+    assert all(figure(name).find(report.baseline).value is None for name in AGAINST_BASELINE)
+
+
 def test_figures_that_are_known_are_found(report: Report) -> None:
     model = report.model("int8")
     expected = {
@@ -95,7 +102,5 @@ def test_figures_that_are_known_are_found(report: Report) -> None:
 
 
 def test_a_drop_of_nothing_is_zero_without_a_sign(make_model: Callable[..., Any]) -> None:
-    from pah_opt.measure.schema import Accuracy
-
     model = make_model(accuracy=Accuracy.having("no", top1_delta_pp=0.0))
     assert str(figure("top1_drop_pp").find(model).value) == "0.0"

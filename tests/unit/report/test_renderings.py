@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from pah_opt.measure.schema import Accuracy, Provenance
+from pah_opt.measure.schema import Accuracy, GateResult, Provenance, VsBaseline
 from pah_opt.report import Curve, Report, check_gates, read_limits, with_gates
 from pah_opt.report.folder import write_report
 from pah_opt.report.numbers import figures, scaled, times
@@ -132,6 +132,31 @@ class TestJunit:
         checked = with_gates(report, check_gates(report, read_limits(["speedup_p50_x=3"], [])))
         (suite,) = ET.fromstring(checked.to_junit())
         assert suite.get("name") == EVIL + "??"
+
+
+@pytest.mark.parametrize(
+    ("passed", "cell"),
+    [
+        ((None,), "not checked (no baseline)"),
+        ((None, True), "passed, 1 not checked (no baseline)"),
+        ((None, False), "failed: m1"),
+    ],
+)
+def test_gates_that_were_not_checked_are_neither_passed_nor_failed(
+    passed: tuple[bool | None, ...], cell: str, make_report: Any, make_model: Any
+) -> None:
+    gates = tuple(
+        GateResult(metric=f"m{number}", limit="<= 1", value=None, passed=each, message=f"about m{number}")
+        for number, each in enumerate(passed)
+    )
+    report = make_report(make_model(vs_baseline=VsBaseline.having(WHY, baseline_id="dense", gates=gates)))
+    text = report.to_markdown()
+    assert f"| {cell} |" in text
+    assert "- not checked: about m0" in text
+    assert '<span class="not checked">not checked</span> about m0' in report.to_html()
+    (suite,) = ET.fromstring(report.to_junit())
+    assert (suite.get("skipped"), suite.get("failures")) == ("1", str(passed.count(False)))
+    assert suite.find("testcase/skipped").get("message") == "about m0"  # type: ignore[union-attr]
 
 
 class Page(HTMLParser):
