@@ -308,6 +308,13 @@ def test_training_images_are_needed(model: nn.Module, data: Data) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"), [({"trails": 3}, "no setting 'trails'"), ({"trials": 0}, "trials is 0"),
                            ({"seed": -1}, "seed is -1; allowed: 0 to 4294967295"),
+                           ({"trials": "10"}, "trials is '10'; it must be a whole number, at least 1"),
+                           ({"trials": 2.5}, "trials is 2.5"), ({"trials": True}, "trials is True"),
+                           ({"minutes": "3"}, "minutes is '3'; it must be a finite number above 0, or None"),
+                           ({"minutes": float("nan")}, "minutes is nan"), ({"seed": None}, "seed is None"),
+                           ({"trial_limit_s": float("inf")}, "trial_limit_s is inf"),
+                           ({"racing": "no"}, "racing is 'no'; allowed: True, False"),
+                           ({"address": None}, "address is None"),
                            ({"sampler": "tpee"}, "allowed: tpe, nsga2, random")],
 )  # fmt: skip
 def test_wrong_settings_are_named(settings: dict[str, Any], said: str, model: nn.Module, data: Data) -> None:
