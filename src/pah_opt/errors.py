@@ -22,7 +22,7 @@
     │  └─ ExportRefusedError     .problems; nothing was started
     ├─ MeasurementError
     │  └─ ReportError            no report that can be read, or not what was asked of it
-    └─ SearchError               its folder is another search's or in use; its cluster is out of reach
+    └─ SearchError               its folder is another search's, in use or full; its cluster is out of reach
 
 A message says what happened (with the user's own value), what is allowed, and what to do next.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,9 +13,10 @@ from pah_opt.cli._output import json_option, print_json, print_table, print_text
 from pah_opt.cli._status import INTERRUPTED
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pah_opt.search.result import SearchResult
+
+WRITTEN = ("search.json", "search.html", "front", "pick.yaml", "pick")
+"""What a search leaves in its folder, where there is something to write."""
 
 
 @click.command(
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     space: str, model: str, data: str, minimise: str | None, limits: tuple[str, ...], device: str,
-    out: Path, as_json: bool, **settings: Any,
+    out: str, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Find the best recipes of SPACE (a YAML or JSON file, or a preset: small, fast-cpu, wide) within limits."""
     from pah_opt.progress import default_progress
@@ -71,7 +73,8 @@ def command(
         source.model, source.data, budget, space=read, out=out, progress=default_progress(), **settings
     )  # fmt: skip
     print_json(result.to_data()) if as_json else _show(result)
-    click.echo(f"written to {out}: search.json, search.html, front, pick.yaml, pick", err=True)
+    written = [name for name in WRITTEN if (Path(out) / name).exists()]
+    click.echo(f"written to {out}: {', '.join(written)}", err=True)
     _end(result)
 
 

@@ -26,9 +26,9 @@ def in_words(schema: Schema, definitions: Schema | None = None) -> str:
     """
     definitions = definitions if definitions is not None else schema.get("$defs", {})
     schema = resolved(schema, definitions)
-    alternatives = schema.get("anyOf") or schema.get("oneOf")
-    if alternatives:
-        return _joined([in_words(alternative, definitions) for alternative in alternatives])
+    nested = schema.get("anyOf") or schema.get("oneOf")
+    if nested:
+        return _joined([in_words(alternative, definitions) for alternative in nested])
     if "const" in schema or "enum" in schema:
         return _joined([_value(value) for value in schema.get("enum", [schema.get("const")])])
     text = _type(schema, definitions)
@@ -44,6 +44,13 @@ def resolved(schema: Schema, definitions: Schema) -> Schema:
         return schema
     target = definitions.get(str(schema["$ref"]).rpartition("/")[2], {})
     return {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
+
+
+def alternatives(schema: Schema, definitions: Schema) -> list[Schema]:
+    """Return what a schema leaves open, unions within unions too: itself where it is none."""
+    schema = resolved(schema, definitions)
+    nested = schema.get("anyOf") or schema.get("oneOf")
+    return [found for each in nested for found in alternatives(each, definitions)] if nested else [schema]
 
 
 def _limit(key: str, value: float | str) -> str:
@@ -92,16 +99,19 @@ def at_path(schema: Schema, path: tuple[str | int, ...], definitions: Schema | N
     """Yield the schemas that describe the value at ``path``; several where alternatives meet."""
     definitions = definitions if definitions is not None else schema.get("$defs", {})
     schema = resolved(schema, definitions)
-    alternatives = schema.get("anyOf") or schema.get("oneOf") or ()
     if not path:
         yield schema
-    elif alternatives:
-        for alternative in alternatives:
-            yield from at_path(alternative, path, definitions)
-    else:
-        child = _child(schema, path[0])
+        return
+    for alternative in alternatives(schema, definitions):
+        child = _child(alternative, path[0])
         if child is not None:
             yield from at_path(child, path[1:], definitions)
+
+
+def opened_at(schema: Schema, path: tuple[str | int, ...]) -> Iterator[Schema]:
+    """Yield what :func:`at_path` does, each alternative of a union (a model that may be null, say) by itself."""
+    for found in at_path(schema, path):
+        yield from alternatives(found, schema.get("$defs", {}))
 
 
 def _child(schema: Schema, key: str | int) -> Schema | None:

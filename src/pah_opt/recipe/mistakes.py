@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core.core_schema import ErrorType
 
 from pah_opt.errors import nearest_name
-from pah_opt.recipe.allowed import Schema, at_path, in_words
+from pah_opt.recipe.allowed import Schema, at_path, in_words, opened_at
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -91,7 +91,7 @@ def _mistake(path: Path, details: list[ErrorDetails], data: object, schema: Sche
     if kinds == {"missing"} and not _is_there(data, path):
         return Mistake(path, f"{path[-1]!r} is missing", _allowed(schema, path))
     if kinds == {"extra_forbidden"}:
-        known = sorted({key for parent in at_path(schema, path[:-1]) for key in parent.get("properties", {})})
+        known = sorted({key for parent in opened_at(schema, path[:-1]) for key in parent.get("properties", {})})
         allowed = ", ".join(known) or "no parameters"
         return Mistake(path, f"there is no {path[-1]!r} here", allowed, nearest_name(str(path[-1]), known))
     written = _value_at(data, path)
@@ -99,7 +99,7 @@ def _mistake(path: Path, details: list[ErrorDetails], data: object, schema: Sche
     raised += [detail["msg"] for detail in details if detail["type"] not in _PYDANTICS]  # PydanticCustomError
     if raised:
         return Mistake(path, "; ".join(dict.fromkeys(raised)))
-    choices = [str(choice) for found in at_path(schema, path) for choice in _choices(found, schema)]
+    choices = [str(choice) for found in opened_at(schema, path) for choice in _choices(found)]
     nearest = nearest_name(written, choices) if isinstance(written, str) else None
     return Mistake(path, f"got {shown(written)}", _allowed(schema, path) or details[0]["msg"], nearest)
 
@@ -126,7 +126,5 @@ def _value_at(data: Any, path: Path) -> Any:
     return data
 
 
-def _choices(found: Schema, schema: Schema) -> Iterator[object]:
-    for alternative in found.get("anyOf", (found,)):
-        for resolved in at_path(alternative, (), schema.get("$defs", {})):
-            yield from resolved.get("enum", [resolved["const"]] if "const" in resolved else [])
+def _choices(found: Schema) -> list[object]:
+    return list(found.get("enum", [found["const"]] if "const" in found else []))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pah_opt.plugins import load_plugins, registrations
-from pah_opt.plugins.discovery import ENVIRONMENT_VARIABLE
+from pah_opt.plugins.discovery import ENVIRONMENT_VARIABLE, installed
 from pah_opt.registry.catalogue import Registry
 
 if TYPE_CHECKING:
@@ -61,6 +62,51 @@ def using_registry(registry: Registry) -> Iterator[None]:
         yield
     finally:
         _in_use.reset(token)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which plugins a process chooses; sent along with work, so that another process chooses the same.
+
+    Args:
+        without: names to leave out, as ``--no-plugin`` does.
+        only: what ``PAH_OPT_PLUGINS`` says; None where it is not set.
+    """
+
+    without: tuple[str, ...] = ()
+    only: str | None = None
+
+    @classmethod
+    def here(cls) -> Chosen:
+        """Return what this process chooses."""
+        return cls(_without, os.environ.get(ENVIRONMENT_VARIABLE))
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Have :func:`default_registry` choose the same inside the block, and the processes that are started there.
+
+        A plugin that is to be left out and is not installed here at all is left out already.
+        """
+        known = {name for candidate in installed() for name in candidate.origin.names} if self.without else set()
+        with _environment(self.only), default_without(name for name in self.without if name in known):
+            yield
+
+
+@contextmanager
+def _environment(only: str | None) -> Iterator[None]:
+    before = os.environ.get(ENVIRONMENT_VARIABLE)
+    _set_variable(only)
+    try:
+        yield
+    finally:
+        _set_variable(before)
+
+
+def _set_variable(value: str | None) -> None:
+    if value is None:
+        os.environ.pop(ENVIRONMENT_VARIABLE, None)
+    else:
+        os.environ[ENVIRONMENT_VARIABLE] = value
 
 
 @contextmanager

@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from pah_opt.report.schema import Report
 
 
+FILES = tuple(f"report.{ending}" for ending in ("json", "md", "csv", "html", "xml"))
+
+
+def remove_report(folder: str | PathLike[str]) -> None:
+    """Remove what :func:`write_report` writes, and the folder where nothing else is in it."""
+    target = Path(folder)
+    for name in FILES:
+        (target / name).unlink(missing_ok=True)
+    if target.is_dir() and not any(target.iterdir()):
+        target.rmdir()
+
+
 def write_report(report: Report, folder: str | PathLike[str]) -> Path:
     """Write ``report.json``, ``.md``, ``.csv`` and ``.html``, and ``report.xml`` (JUnit) when gates were checked.
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pah_opt.errors import SearchError
+from pah_opt.registry.default import Chosen
 from pah_opt.search.engines import Answer, answer, tell_timings, timings_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Child:
     """Judges recipes in a child process, within a time limit.
 
     The process is started at the first trial, kept for the next ones, and started anew after one that hung or died.
-    What its latency table learns comes back, and goes to the next process too.
+    What its latency table learns comes back, and goes to the next process too. It loads the plugins that this process
+    chooses (``--no-plugin``, ``PAH_OPT_PLUGINS``).
 
     Args:
         judge: what judges there; must survive pickling. Or its pickle, where only the child shall unpack it.
@@ -42,6 +44,7 @@ class Child:
 
     def __init__(self, judge: Judging | bytes, limit_s: float) -> None:
         self.limit_s = limit_s
+        self._chosen = Chosen.here()
         self._here = judge
         try:
             self._judge = judge if isinstance(judge, bytes) else pickle.dumps(judge)
@@ -115,7 +118,7 @@ class Child:
         # Not forked: a copy of a process with threads and a GPU deadlocks.
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there,), daemon=True)
+        self._process = context.Process(target=_serve, args=(there, self._chosen), daemon=True)
         self._process.start()
         there.close()
         try:
@@ -141,9 +144,14 @@ def _ended(record: Record, state: State, reason: str, started: float) -> Answer:
     return Answer(replace(record, state=state, reason=reason, seconds=time.perf_counter() - started))
 
 
-def _serve(pipe: Connection) -> None:
-    """Judge what comes through the pipe until it closes."""
+def _serve(pipe: Connection, chosen: Chosen) -> None:
+    """Judge what comes through the pipe until it closes, with the plugins that the search chose."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    with chosen.used():
+        _judge_all(pipe)
+
+
+def _judge_all(pipe: Connection) -> None:
     judge = pickle.loads(pipe.recv_bytes())  # noqa: S301  # from the process that started this one
     pipe.send_bytes(READY)
     while True:

@@ -55,7 +55,9 @@ class _Ended(Exception):  # noqa: N818  # no error: a trial that ends early
 
 @dataclass
 class Judge:
-    """Judges recipes on one dense model; can be sent to another process, which then loads installed plugins itself.
+    """Judges recipes on one dense model.
+
+    It can be sent to another process, which then loads those installed plugins itself that the search chose.
 
     Args:
         model: the dense model, in ``eval`` mode.
@@ -210,9 +212,11 @@ class Judge:
         found: Figures = {}
         if self.budget.needs_latency:
             speed = paired_speed(self.model, model, self.strategies.adapters, self.budget.batch_size)
-            # The dense model's time at the start, and ratios after that: a drift of the machine favours no trial.
+            # The dense model's time at the start, and ratios after that: a drift of the machine favours no trial. Its
+            # ratio to itself is 1: what is measured of it is noise, which every latency of the search would hold.
             reference = self.dense.get("latency_p50_ms") or speed.dense_ms
-            found |= {"latency_p50_ms": reference / speed.ratio, "speedup_p50_x": speed.ratio}
+            ratio = 1.0 if model is self.model else speed.ratio
+            found |= {"latency_p50_ms": reference / ratio, "speedup_p50_x": ratio}
         if self.budget.needs_energy:
             found["j_per_image"] = self._energy(model)
         return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from pah_opt.errors import SearchError
 from pah_opt.progress import Progress
 from pah_opt.report.numbers import figures as written
 from pah_opt.search.engines import Engine, Job
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from pah_opt.search.judge import Figures
     from pah_opt.search.study import Study
 
+End = Literal["time", "ctrl-C", "error"]
+"""What ended a search before its trials were used up."""
 REPEATS = 25
 """Known recipes proposed in a row after which the space counts as exhausted."""
 SAY_S = 60.0
@@ -44,6 +48,10 @@ class Loop:
         spent_s: seconds that earlier runs took.
         progress: shows progress.
         clock: tells the time in seconds.
+        records: every trial so far.
+        interrupted: whether ctrl-C ended it.
+        failure: what ended it, where that was an error: raised once what was found is kept.
+        exhausted: whether every recipe was tried.
     """
 
     study: Study
@@ -59,13 +67,14 @@ class Loop:
     clock: Callable[[], float] = time.perf_counter
     records: list[Record] = field(default_factory=list)
     interrupted: bool = False
+    failure: Exception | None = None
     exhausted: bool = False
     _running: dict[int, Any] = field(default_factory=dict)
     _repeats: int = 0
     _said_s: float = 0.0
 
     def run(self) -> None:
-        """Search; what ctrl-C interrupts is forgotten, everything that had ended is kept."""
+        """Search; what ctrl-C or an error interrupts is forgotten, everything that had ended is kept."""
         self._started = self.clock()
         self._before = len(self.records)
         self._said_s = self.elapsed_s
@@ -78,10 +87,24 @@ class Loop:
                 pass
         except KeyboardInterrupt:
             self.interrupted = True
+        except Exception as error:  # noqa: BLE001  # of the storage, the engine, or a plugin's plan: none undoes a trial
+            self.failure = error
         finally:
             self.engine.close()
             for trial in self._running.values():
-                self.study.drop(trial)
+                self._drop(trial)
+
+    @property
+    def end(self) -> End:
+        """What ended it, where its trials were not used up."""
+        if self.failure is not None:
+            return "error"
+        return "ctrl-C" if self.interrupted else "time"
+
+    def _drop(self, trial: object) -> None:
+        # Where the storage cannot be written the search ends for that; a run that goes on drops what is unfinished.
+        with suppress(SearchError):
+            self.study.drop(trial)
 
     @property
     def elapsed_s(self) -> float:
@@ -132,7 +155,7 @@ class Loop:
         try:
             self.engine.start(Job(trial, recipe, Rivals.of(self.records, self.budget.figure), record))
         except BaseException:  # an interrupt too: a trial that never began must not stay open
-            self.study.drop(trial)
+            self._drop(trial)
             raise
         self._running[record.number] = trial
 
@@ -153,8 +176,8 @@ class Loop:
     def _ended(self, trial: object, record: Record) -> Record:
         record = replace(record, at_s=self.elapsed_s)
         before = [each.number for each in best_of(self.records, self.budget)]
+        self.records.append(record)  # first: it was judged, whatever becomes of the storage
         self.study.tell(trial, record, self.dense)
-        self.records.append(record)
         best = [each.number for each in best_of(self.records, self.budget)]
         new = record.number in best and best != before
         if new or self.elapsed_s - self._said_s >= SAY_S:
@@ -181,6 +204,7 @@ def describe(figures: Mapping[str, float | None]) -> list[str]:
     shown = {
         "top1_drop_pp": ("{} pp lost", 1.0), "latency_p50_ms": ("{} ms", 1.0), "speedup_p50_x": ("{}x", 1.0),
         "artifact_bytes": ("{} MB", 1e-6), "j_per_image": ("{} J an image", 1.0), "macs": ("{} M MACs", 1e-6),
+        "params": ("{} M parameters", 1e-6),
     }  # fmt: skip
     return [
         text.format(written(value * scale) if value >= 0 else f"-{written(-value * scale)}")

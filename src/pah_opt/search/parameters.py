@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pah_opt.recipe.allowed import Schema, at_path, in_words, resolved
+from pah_opt.recipe.allowed import Schema, alternatives, in_words, opened_at
 from pah_opt.recipe.mistakes import shown
 
 if TYPE_CHECKING:
@@ -20,8 +20,12 @@ Value = str | int | float | bool
 ALONE = frozenset({"choices", "low", "high", "any", "per"})
 """Keys that make a mapping a choice instead of a value."""
 KEYS = ALONE | {"log", "step"}
+RANGE = frozenset({"low", "high"})
+FORMS = {"choices": {"choices"}, "low and high": RANGE, "any": {"any"}}
+"""The ways to say between what is chosen, with their keys; a choice is written in one of them."""
 INSIDE = 0.05
-"""How far from a limit that may not be reached a derived range ends, as a share of the range."""
+"""How far from a limit that may not be reached a derived range of any numbers ends, as a share of it; whole ones end at
+the next."""
 
 
 @dataclass(frozen=True)
@@ -116,29 +120,50 @@ def parameter(name: str, step: int, path: Path, spec: Mapping[str, Any], schema:
     Raises:
         ValueError: what it says cannot be used; the message says why, and what is allowed.
     """
+    _check_form(spec)
+    types = _types(schema, path, spec)
+    made = Parameter(name, step, path, "choice", _values(spec, types), per=spec.get("per"))
+    return made if made.choices else _range(made, spec, types, schema)
+
+
+def _check_form(spec: Mapping[str, Any]) -> None:
+    """See that a choice is written in one way, and with words that mean something."""
     unknown = sorted(set(spec) - KEYS)
     if unknown:
         raise ValueError(f"there is no {unknown[0]!r} in a choice; allowed: {', '.join(sorted(KEYS))}")
-    inner = _item(schema, path) if "per" in spec else list(at_path(schema, path))
-    if not inner:
-        raise ValueError("there is no such parameter")
-    if "per" in spec and spec["per"] not in ("block", "layer"):
+    given = [form for form, keys in FORMS.items() if keys & spec.keys()]
+    if len(given) != 1:
+        said = f"this one has {' and '.join(given)}" if given else "this one has none of them"
+        raise ValueError(f"a choice is made by one of {', '.join(FORMS)}, and {said}")
+    if not isinstance(spec.get("log", False), bool):
+        raise ValueError(f"log is {shown(spec['log'])}; allowed: true or false")  # noqa: TRY004  # as every mistake here
+    if spec.get("any", True) is not True:
+        raise ValueError(f"any is {shown(spec['any'])}; allowed: true, or give choices, or low and high")
+    if spec.get("per", "block") not in ("block", "layer"):
         raise ValueError(f"per is {shown(spec['per'])}; allowed: block, layer")
-    if "choices" in spec:
-        return Parameter(name, step, path, "choice", _choices(spec["choices"]), per=spec.get("per"))
-    alternatives = [found for each in inner for found in _alternatives(each, schema.get("$defs", {}))]
-    values = _enumerated(alternatives)
-    if values and not {"low", "high"} & spec.keys():
-        return Parameter(name, step, path, "choice", tuple(values), per=spec.get("per"))
-    return _range(Parameter(name, step, path, "float", per=spec.get("per")), spec, alternatives, schema)
 
 
-def _item(schema: Schema, path: Path) -> list[Schema]:
-    found = [each["additionalProperties"] for each in at_path(schema, path)
-             if isinstance(each.get("additionalProperties"), Mapping)]  # fmt: skip
+def _types(schema: Schema, path: Path, spec: Mapping[str, Any]) -> list[Schema]:
+    """Return what the value may be, or with ``per`` the value at one place."""
+    found = list(opened_at(schema, path))
     if not found:
+        raise ValueError("there is no such parameter")
+    if "per" not in spec:
+        return found
+    items = [each["additionalProperties"] for each in found if isinstance(each.get("additionalProperties"), Mapping)]
+    if not items:
         raise ValueError("per needs a parameter that maps layer patterns to values, and this one does not")
-    return [resolved(each, schema.get("$defs", {})) for each in found]
+    return [one for each in items for one in alternatives(each, schema.get("$defs", {}))]
+
+
+def _values(spec: Mapping[str, Any], types: Sequence[Schema]) -> tuple[Any, ...]:
+    """Return what is chosen from; nothing for a range."""
+    if RANGE & spec.keys():
+        return ()
+    values = _choices(spec["choices"]) if "choices" in spec else tuple(_enumerated(types))
+    if values and {"log", "step"} & spec.keys():
+        raise ValueError("log and step are for ranges, and this chooses between single values; leave them out")
+    return values
 
 
 def _choices(given: Any) -> tuple[Any, ...]:
@@ -147,25 +172,19 @@ def _choices(given: Any) -> tuple[Any, ...]:
     return tuple(given)
 
 
-def _alternatives(schema: Schema, definitions: Schema) -> list[Schema]:
-    schema = resolved(schema, definitions)
-    nested = schema.get("anyOf") or schema.get("oneOf")
-    return [found for each in nested for found in _alternatives(each, definitions)] if nested else [schema]
-
-
-def _enumerated(alternatives: Sequence[Schema]) -> list[Any]:
+def _enumerated(types: Sequence[Schema]) -> list[Any]:
     """Return every value of types that have few: choices and truth values."""
     values: list[Any] = []
-    for each in alternatives:
+    for each in types:
         values += each.get("enum", [each["const"]] if "const" in each else [])
         values += [False, True] if each.get("type") == "boolean" else []
     return values
 
 
-def _range(made: Parameter, spec: Mapping[str, Any], alternatives: Sequence[Schema], schema: Schema) -> Parameter:
-    numbers = [each for each in alternatives if each.get("type") in ("number", "integer")]
+def _range(made: Parameter, spec: Mapping[str, Any], types: Sequence[Schema], schema: Schema) -> Parameter:
+    numbers = [each for each in types if each.get("type") in ("number", "integer")]
     if not numbers:
-        words = " or ".join(in_words(each, schema.get("$defs", {})) for each in alternatives)
+        words = " or ".join(in_words(each, schema.get("$defs", {})) for each in types)
         raise ValueError(f"a range needs a number, and this parameter is {words}; give choices")
     whole = all(each["type"] == "integer" for each in numbers)
     low, high = _ends(spec, numbers[0], whole=whole)
@@ -174,31 +193,37 @@ def _range(made: Parameter, spec: Mapping[str, Any], alternatives: Sequence[Sche
         raise ValueError(f"step is {shown(step)}; it must be a number above 0")
     if step is not None and whole and not float(step).is_integer():
         raise ValueError(f"step is {shown(step)}; this parameter takes whole numbers, and so must its step be one")
-    if spec.get("log") and low <= 0:
+    log = spec.get("log", False)
+    if log and low <= 0:
         raise ValueError(f"a logarithmic range must begin above 0, and low is {low:g}")
     if step is not None:
-        if spec.get("log"):
+        if log:
             raise ValueError("log and step exclude one another; give one of them")
         high = low + math.floor((high - low) / step + 1e-9) * step
     kind: Literal["int", "float"] = "int" if whole else "float"
-    return Parameter(
-        made.name, made.step, made.path, kind, (), low, high, bool(spec.get("log")), step, made.per
-    )  # fmt: skip
+    return replace(made, kind=kind, low=low, high=high, log=log, every=step)
 
 
 def _ends(spec: Mapping[str, Any], schema: Schema, *, whole: bool) -> tuple[float, float]:
     ends = (_end(spec, schema, "low"), _end(spec, schema, "high"))
     if not all(map(_is_number, ends)):
         raise ValueError(f"low is {shown(ends[0])} and high is {shown(ends[1])}; both must be numbers")
-    low, high = float(ends[0]), float(ends[1])
-    room = (high - low) * INSIDE
-    low += room if "low" not in spec and "exclusiveMinimum" in schema else 0.0
-    high -= room if "high" not in spec and "exclusiveMaximum" in schema else 0.0
+    low, high = _inside(float(ends[0]), float(ends[1]), whole=whole)
+    low = low if "low" not in spec and "exclusiveMinimum" in schema else float(ends[0])
+    high = high if "high" not in spec and "exclusiveMaximum" in schema else float(ends[1])
     if whole and not (low.is_integer() and high.is_integer()):
         raise ValueError(f"low is {low:g} and high is {high:g}; this parameter takes whole numbers")
     if low > high:
         raise ValueError(f"low is {low:g}, above high, {high:g}: there is nothing between them")
     return low, high
+
+
+def _inside(low: float, high: float, *, whole: bool) -> tuple[float, float]:
+    """Return the ends of a range whose limits may not be reached themselves."""
+    if whole:
+        return math.floor(low) + 1.0, math.ceil(high) - 1.0
+    room = (high - low) * INSIDE
+    return low + room, high - room
 
 
 def _end(spec: Mapping[str, Any], schema: Schema, which: Literal["low", "high"]) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.errors import SearchError
+from pah_opt.registry.default import Chosen
 from pah_opt.search.child import Child
 from pah_opt.search.cluster import check_reachable, import_ray, join
 from pah_opt.search.engines import Answer, Engine, Job, Judging, answer, tell_timings, timings_of
@@ -70,7 +71,7 @@ class RayEngine(Engine):
         self._owner = not self._ray.is_initialized()
         if self._owner:
             join(self._ray, address)
-        self._gpus, self._limit_s, self._here = gpus, limit_s, judge
+        self._gpus, self._limit_s, self._here, self._chosen = gpus, limit_s, judge, Chosen.here()
         self._running: dict[Any, _Running] = {}
         if self.slots == 0:
             self.close()
@@ -102,8 +103,9 @@ class RayEngine(Engine):
         remote = self._remote.options(scheduling_strategy=self._where(trial))
         job = trial.job
         reference = remote.remote(
-            [self._judge], self._key, self._limit_s, job.recipe, job.rivals, job.record, timings_of(self._here)
-        )
+            self._chosen, [self._judge], self._key, self._limit_s, job.recipe, job.rivals, job.record,
+            timings_of(self._here),
+        )  # fmt: skip
         self._running[reference] = trial
 
     def _where(self, trial: _Running) -> Any:
@@ -173,10 +175,25 @@ def _said_twice(given: Answer, first: Answer | None) -> Record:
 
 
 def _run(
-    judge: list[Any], key: str, limit_s: float | None, recipe: Recipe, rivals: Rivals, record: Record, known: Timings
-) -> Answer:
-    """Judge on a worker. The judge comes inside a list, so that Ray does not unpack it anew for every trial."""
+    chosen: Chosen, judge: list[Any], key: str, limit_s: float | None, recipe: Recipe, rivals: Rivals, record: Record,
+    known: Timings,
+) -> Answer:  # fmt: skip
+    """Judge on a worker, with the plugins that the search chose: the worker was started without them.
+
+    The judge comes inside a list, so that Ray does not unpack it anew for every trial.
+    """
     ray = import_ray()
+    with chosen.used():
+        here = _judge_of(ray, judge, key, limit_s)
+        given = (
+            here.answer(recipe, rivals, record, known)
+            if isinstance(here, Child)
+            else answer(here, recipe, rivals, record, known)
+        )
+    return replace(given, place=ray.get_runtime_context().get_node_id())
+
+
+def _judge_of(ray: Any, judge: list[Any], key: str, limit_s: float | None) -> Judging | Child:
     if key not in _judges:
         for old in _judges.values():
             if isinstance(old, Child):
@@ -184,10 +201,4 @@ def _run(
         _judges.clear()
         got = ray.get(judge[0])
         _judges[key] = got if limit_s is None else Child(got, limit_s)
-    here = _judges[key]
-    given = (
-        here.answer(recipe, rivals, record, known)
-        if isinstance(here, Child)
-        else answer(here, recipe, rivals, record, known)
-    )
-    return replace(given, place=ray.get_runtime_context().get_node_id())
+    return _judges[key]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pah_opt.errors import RecipeError
+from pah_opt.recipe import Recipe
 from pah_opt.recipe.files import to_yaml
 from pah_opt.report.files import write
-from pah_opt.report.folder import write_report
+from pah_opt.report.folder import remove_report, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
 
-    from pah_opt.recipe import Recipe
     from pah_opt.report import Report
     from pah_opt.search.budget import Budget
     from pah_opt.search.records import Record
@@ -44,7 +46,7 @@ class SearchResult:
         seconds: of search, earlier runs included.
         interrupted: whether ctrl-C ended it.
         exhausted: whether every recipe of the space was tried.
-        why_no_pick: why there is no pick, and the nearest trial.
+        why_no_pick: why there is no pick, and the nearest trial; the dense model itself may be the best.
         notes: what a reader must know: why the pick has no report, or that it is not the first that test images saw.
     """
 
@@ -89,7 +91,8 @@ class SearchResult:
     def write(self, folder: str | PathLike[str]) -> Path:
         """Write ``search.json``, ``search.html``, ``front/*.yaml``, ``pick.yaml`` and the pick's report.
 
-        Recipes of an earlier run of the same search that are no longer on the front are removed.
+        What an earlier run of the same search wrote and is no longer so is removed: recipes that left the front, the
+        report of another pick, the pick where there is none.
 
         Raises:
             MeasurementError: a file cannot be written.
@@ -99,14 +102,32 @@ class SearchResult:
         target = Path(folder)
         write(target / "search.json", json.dumps(self.to_data(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
         write(target / "search.html", to_html(self))
+        self._write_front(target / "front")
+        self._write_pick(target)
+        return target
+
+    def _write_front(self, folder: Path) -> None:
         wanted = {f"{recipe.name}.yaml": to_yaml(recipe) for recipe in self.recipes()}
         for name, text in wanted.items():
-            write(target / "front" / name, text)
-        for old in (target / "front").glob(f"{self.space.name}-*.yaml"):
-            if old.name not in wanted:
+            write(folder / name, text)
+        ours = re.compile(rf"{re.escape(self.space.name)}-\d+\.yaml")  # a copy that somebody changed has another name
+        for old in folder.glob("*.yaml"):
+            if ours.fullmatch(old.name) and old.name not in wanted:
                 old.unlink()
-        if self.pick is not None:
+
+    def _write_pick(self, target: Path) -> None:
+        if not _holds(target / "pick.yaml", self.pick):
+            remove_report(target / "pick")  # another pick's; before the new pick is there, so that they never meet
+        if self.pick is None:
+            (target / "pick.yaml").unlink(missing_ok=True)
+        else:
             write(target / "pick.yaml", to_yaml(self.pick))
         if self.report is not None:
             write_report(self.report, target / "pick")
-        return target
+
+
+def _holds(path: Path, recipe: Recipe | None) -> bool:
+    try:
+        return path.is_file() and Recipe.from_yaml(path) == recipe
+    except RecipeError:
+        return False

@@ -23,6 +23,7 @@ from pah_opt.search.bound import BoundSpace, Values
 from pah_opt.search.budget import Budget
 from pah_opt.search.child import Child
 from pah_opt.search.cluster import check_cluster
+from pah_opt.search.elsewhere import check_installed
 from pah_opt.search.engines import Engine, Local
 from pah_opt.search.extremes import Checked, Extremes, check_limits
 from pah_opt.search.inputs import check_enough, cut, device_name, model_digest
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from pah_opt.layout import ModelAdapter
     from pah_opt.recipe import Recipe
     from pah_opt.report import Report
 
@@ -91,7 +91,7 @@ def search(
         RecipeError: the space or the budget is wrong, or no recipe of the space can meet the limits.
         DataError: there are no training images, or the images do not fit.
         MeasurementError: a figure that the budget names cannot be measured here.
-        SearchError: the folder holds another search or is in use, or the cluster cannot be reached.
+        SearchError: the folder holds another search, is in use or cannot be written, or the cluster cannot be reached.
         MissingBackendError: Optuna (or Ray) is not installed.
     """
     import_optuna()
@@ -105,7 +105,7 @@ def search(
         held.enter_context(locked(folder, "search", SearchError))
         run = _Run(model, data, limits, read, folder, registry, progress or default_progress(), chosen)
         result = run.search()
-        result.write(folder)  # what was found is kept, whatever becomes of the measuring that follows
+        run.keep(result)  # what was found is kept, whatever becomes of the measuring that follows
         result = run.measured(result, measure)
         result.write(folder)
         run.written()
@@ -139,6 +139,7 @@ class _Run:
         self.model, self.budget, self.folder = model.eval(), budget, folder
         self.progress, self.settings, self.registry = progress, settings, registry
         self.looks: Looks | None = None
+        self.failure: Exception | None = None
         self.data = as_data(data)
         check_fit(self.data.test, layout, model=self.model)
         self.bound = BoundSpace.of(space, strategies, model, layout, settings.seed)
@@ -179,7 +180,16 @@ class _Run:
             records=[record for record in records if record.state != "repeated"],
         )  # fmt: skip
         loop.run()
+        self.failure = loop.failure
         return self._result(loop, study, checked)
+
+    def keep(self, result: SearchResult) -> None:
+        """Write what was found; then raise what ended the search, where that was an error."""
+        try:
+            result.write(self.folder)
+        finally:
+            if self.failure is not None:
+                raise self.failure
 
     @property
     def _limit_s(self) -> float:
@@ -231,11 +241,15 @@ class _Run:
         return Local(child, child.close)
 
     def _fingerprint(self) -> dict[str, str]:
+        # The parameters as well as the text: choices, bounds and places that it leaves to the strategies are theirs.
+        space = f"{self.bound.space.content()} {self.bound.parameters}"
         data = f"{self.judge.validation.fingerprint} {len(self.judge.training)}"
         return {
-            "space": hashlib.sha256(self.bound.space.content().encode()).hexdigest(),
+            "space": hashlib.sha256(space.encode()).hexdigest(),
             "model": model_digest(self.model),
             "data": hashlib.sha256(data.encode()).hexdigest(),
+            "validation_images": str(len(self.judge.validation)),
+            "seed": str(self.settings.seed),
             "budget": self.budget.model_dump_json(),
             "device": device_name(next(self.model.parameters()).device),
             "calibration_images": str(self.settings.calibration_images),
@@ -248,7 +262,7 @@ class _Run:
         return SearchResult(
             self.bound.space, self.budget, self.judge.dense, tuple(loop.records), tuple(best), pick, None,
             study.importances(), len(self.judge.validation), loop.elapsed_s, loop.interrupted, loop.exhausted,
-            None if pick else no_pick(loop.records, self.budget),
+            None if pick else no_pick(loop.records, self.budget, self.judge.dense, loop.end),
             (checked.doubt,) if checked.doubt and pick is None else (),
         )  # fmt: skip
 
@@ -284,22 +298,3 @@ class _Run:
         settings = measure or MeasureSettings.quick(batch_sizes=(self.budget.batch_size,))
         models = {"dense": self.model, pick.name: artifact}
         return compare(models, self.data.test, settings=settings, registry=self.registry, progress=self.progress)
-
-
-def check_installed(space: Space, registry: Registry, adapter: ModelAdapter) -> None:
-    """See that another process finds what the trials need: it loads the installed plugins, and no others.
-
-    Raises:
-        SearchError: names what was only registered in this process.
-    """
-    installed = [plugin for plugin in registry.plugins.loaded if plugin.origin.distribution is not None]
-    named = {each.name for plugin in installed for each in plugin.optimizers}
-    missing = [f"the strategy {step.use!r}" for step in space.steps if step.use not in named]
-    if type(adapter) not in {type(each) for plugin in installed for each in plugin.adapters}:
-        missing.append(f"the adapter {type(adapter).__name__}")
-    if missing:
-        raise SearchError(
-            f"{', '.join(dict.fromkeys(missing))}: known to this process only, and with a time limit for trials or the "
-            "engine ray they run in others; install the plugin as a package (pah-opt plugin new NAME writes one; on "
-            "every node of a cluster), or search without trial_limit_s and engine"
-        )

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal
 
 from pah_opt.errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pah_opt.search.study import Sampler
 
 
 MOST_SEED = 2**32
 """Optuna's samplers take seeds below it."""
+LEAST = {"trials": 1, "validation_images": 1, "calibration_images": 1}
+"""Whole numbers, and the smallest that means something."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +61,41 @@ class Settings:
         return self.engine == "ray" or self.trial_limit_s is not None
 
     def check(self) -> None:
-        """Find values that mean nothing.
+        """Find values that mean nothing, or are of another type.
 
         Raises:
             RecipeError: names them.
         """
-        least = {"trials": 1, "minutes": 0, "trial_limit_s": 0, "validation_images": 1, "calibration_images": 1}
-        wrong = [
-            f"{name} is {value}; it must be {'above 0' if low == 0 else f'at least {low}'}"
-            for name, low in least.items()
-            if (value := getattr(self, name)) is not None and (value < low or value == 0)
-        ]
-        if not 0 <= self.seed < MOST_SEED:
-            wrong.append(f"seed is {self.seed}; allowed: 0 to {MOST_SEED - 1}")
-        for name, allowed in (("sampler", ("tpe", "nsga2", "random")), ("engine", ("local", "ray"))):
-            if (value := getattr(self, name)) not in allowed:
-                wrong.append(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
+        wrong = [*self._wrong_numbers(), *self._wrong_choices()]
         if wrong:
             raise RecipeError("; ".join(wrong))
+
+    def _wrong_numbers(self) -> Iterator[str]:
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if not (_is_whole(value) and value >= least):
+                yield f"{name} is {value!r}; it must be a whole number, at least {least}"
+        if not (_is_whole(self.seed) and 0 <= self.seed < MOST_SEED):
+            yield f"seed is {self.seed!r}; allowed: 0 to {MOST_SEED - 1}, whole numbers"
+        for name in ("minutes", "trial_limit_s"):
+            value = getattr(self, name)
+            if value is not None and not (_is_finite(value) and value > 0):
+                yield f"{name} is {value!r}; it must be a finite number above 0, or None for any"
+
+    def _wrong_choices(self) -> Iterator[str]:
+        for name in ("starts", "neighbours", "racing", "screening"):
+            if not isinstance(value := getattr(self, name), bool):
+                yield f"{name} is {value!r}; allowed: True, False"
+        for name, allowed in (("sampler", ("tpe", "nsga2", "random")), ("engine", ("local", "ray"))):
+            if (value := getattr(self, name)) not in allowed:
+                yield f"{name} is {value!r}; allowed: {', '.join(allowed)}"
+        if not isinstance(address := getattr(self, "address"), str):  # noqa: B009  # its type is what is in doubt
+            yield f"address is {address!r}; it must be a text: HOST:PORT, auto or local"
+
+
+def _is_whole(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral)
+
+
+def _is_finite(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and isfinite(value)

@@ -77,23 +77,48 @@ class Study:
         self, folder: Path, bound: BoundSpace, budget: Budget, fingerprint: Mapping[str, str],
         *, sampler: Sampler = "tpe", seed: int = 0, parallel: bool = False,
     ) -> None:  # fmt: skip
-        self.bound, self.budget = bound, budget
+        self.bound, self.budget, self._path = bound, budget, folder / STORAGE
         self._optuna = import_optuna()
-        with quiet_optuna():
+        with self._storing():
             try:
-                storage = self._optuna.storages.RDBStorage(f"sqlite:///{folder / STORAGE}")
+                storage = self._optuna.storages.RDBStorage(f"sqlite:///{self._path}")
                 # The same seed again after a resume would propose the same again.
-                offset = _trials_in(storage)
+                offset = self._trials_in(storage)
                 self.study = self._optuna.create_study(
                     study_name=STUDY, storage=storage, load_if_exists=True, directions=["minimize", "minimize"],
                     sampler=self._sampler(sampler, seed + offset, parallel=parallel),
                 )  # fmt: skip
             except Exception as error:  # SQLAlchemy's and Optuna's own, for a file that is none of theirs
                 raise SearchError(
-                    f"{folder / STORAGE} cannot be read as a search: {error}; give another folder"
+                    f"{self._path} cannot be read as a search: {_cause(error)}; give another folder"
                 ) from error
             self._check(folder, fingerprint)
             self._drop_unfinished()
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Use the storage without Optuna's chatter, and say in words where it fails (a full disk)."""
+        try:
+            with quiet_optuna():
+                yield
+        except _storage_errors() as error:
+            raise SearchError(
+                f"{self._path} cannot be written: {_cause(error)}; free space, then run the same command"
+            ) from error
+
+    def _trials_in(self, storage: Any) -> int:
+        """Count the trials that are there, once a search that ended before its first trial did is forgotten.
+
+        Such a one binds the folder to nothing; and one study of Optuna takes no other choices for its parameters.
+        """
+        count = 0
+        for study in storage.get_all_studies():
+            trials = storage.get_all_trials(study._study_id, deepcopy=False)  # noqa: SLF001  # no other way to name it
+            if "fingerprint" in study.user_attrs and not any("record" in trial.user_attrs for trial in trials):
+                storage.delete_study(study._study_id)  # noqa: SLF001
+            else:
+                count += len(trials)
+        return count
 
     def _sampler(self, name: Sampler, seed: int, *, parallel: bool) -> Any:
         samplers = self._optuna.samplers
@@ -112,16 +137,16 @@ class Study:
 
     def _check(self, folder: Path, fingerprint: Mapping[str, str]) -> None:
         stored = self.study.user_attrs.get("fingerprint")
-        if stored is None or not self.study.get_trials(deepcopy=False):
-            # A search that ended before its first trial (limits that nothing meets) binds the folder to nothing.
+        if stored is None:
             started = {"fingerprint": dict(fingerprint), "dense": {}, "measured": [], "reported": "", "scanned": False}
             for name, value in started.items():
                 self.study.set_user_attr(name, value)
         elif stored != dict(fingerprint):
             other = [name for name, value in fingerprint.items() if stored.get(name) != value]
+            hint = " (with the versions of its plugins, their parameters may change too)" if "space" in other else ""
             raise SearchError(
-                f"{folder} holds another search: its {' and '.join(other)} differ{'s' if len(other) == 1 else ''}; "
-                "give this search another folder, or the old one what it had"
+                f"{folder} holds another search: its {' and '.join(other)} differ{'s' if len(other) == 1 else ''}{hint}"
+                "; give this search another folder, or the old one what it had"
             )
 
     def _drop_unfinished(self) -> None:
@@ -132,43 +157,52 @@ class Study:
     @property
     def dense(self) -> dict[str, float | None]:
         """Figures of the dense model, to which those of the records are relative; empty until they are kept."""
-        return dict(self.study.user_attrs.get("dense", {}))
+        return dict(self._kept("dense", {}))
 
     def keep_dense(self, figures: Mapping[str, float | None]) -> None:
         """Keep the figures of the dense model for runs that go on from here."""
-        self.study.set_user_attr("dense", dict(figures))
+        self._keep("dense", dict(figures))
 
     @property
     def measured(self) -> list[str]:
         """Which picks were measured on the test images, in that order."""
-        return list(self.study.user_attrs.get("measured", []))
+        return list(self._kept("measured", []))
 
     def keep_measured(self, key: str) -> None:
         """Keep that a pick was measured on the test images; once each."""
-        self.study.set_user_attr("measured", list(dict.fromkeys([*self.measured, key])))
+        self._keep("measured", list(dict.fromkeys([*self.measured, key])))
 
     @property
     def reported(self) -> str:
         """Which pick the report in the folder belongs to; empty where that is not known."""
-        return str(self.study.user_attrs.get("reported", ""))
+        return str(self._kept("reported", ""))
 
     def keep_reported(self, key: str) -> None:
         """Keep which pick the report in the folder belongs to."""
-        self.study.set_user_attr("reported", key)
+        self._keep("reported", key)
 
     @property
     def scanned(self) -> bool:
         """Whether per-layer choices were scanned."""
-        return bool(self.study.user_attrs.get("scanned", False))
+        return bool(self._kept("scanned", False))
 
     def keep_scanned(self) -> None:
         """Keep that per-layer choices were scanned: it takes a while, and a search that goes on has had it."""
-        self.study.set_user_attr("scanned", True)
+        self._keep("scanned", True)
+
+    def _kept(self, name: str, otherwise: Any) -> Any:
+        with self._storing():
+            return self.study.user_attrs.get(name, otherwise)
+
+    def _keep(self, name: str, value: Any) -> None:
+        with self._storing():
+            self.study.set_user_attr(name, value)
 
     @property
     def records(self) -> list[Record]:
         """Every finished trial, in the order in which they were started."""
-        trials = self.study.get_trials(deepcopy=False)
+        with self._storing():
+            trials = self.study.get_trials(deepcopy=False)
         return [Record.from_data(trial.user_attrs["record"]) for trial in trials if "record" in trial.user_attrs]
 
     def ask(self, values: Values | None = None) -> tuple[Any, Values]:
@@ -179,8 +213,11 @@ class Study:
 
         Returns:
             Optuna's trial, and what was chosen.
+
+        Raises:
+            SearchError: the storage cannot be written; so do all that write to it.
         """
-        with quiet_optuna():
+        with self._storing():
             if values is not None:
                 self.study.enqueue_trial(values)
             trial = self.study.ask()
@@ -194,7 +231,7 @@ class Study:
         known = record.state in ("done", "stopped", "repeated") and cost is not None and drop is not None
         excess = sum(self.budget.excess(record.figures).values()) if known else FAILED_EXCESS
         worst = 100.0 * (dense.get("top1") or 1.0)
-        with quiet_optuna():
+        with self._storing():
             trial.set_user_attr("excess", [excess if excess > 0 else -1.0])
             trial.set_user_attr("record", record.to_data())
             values = [_first(cost, dense.get(figure), 0.0), drop if known else worst]
@@ -202,7 +239,7 @@ class Study:
 
     def drop(self, trial: Any) -> None:
         """Forget a trial that was interrupted."""
-        with quiet_optuna():
+        with self._storing():
             self.study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
 
     def importances(self) -> dict[str, dict[str, float]]:
@@ -214,19 +251,29 @@ class Study:
 
     def _importance(self, index: int, name: str) -> dict[str, dict[str, float]]:
         importance = self._optuna.importance
+        # Too few trials, a constant figure, or a storage that fails: what the trials showed is known without it.
+        expected: tuple[type[Exception], ...] = (ValueError, RuntimeError, *_storage_errors())
         try:
             with quiet_optuna():
                 found = importance.get_param_importances(
                     self.study, evaluator=importance.PedAnovaImportanceEvaluator(), target=lambda t: t.values[index]
                 )
-        except (ValueError, RuntimeError):  # what Optuna raises for too few trials or a constant figure
+        except expected:
             return {}
         return {name: dict(found)}
 
 
-def _trials_in(storage: Any) -> int:
-    studies = storage.get_all_studies()
-    return sum(len(storage.get_all_trials(each._study_id, deepcopy=False)) for each in studies)  # noqa: SLF001
+def _storage_errors() -> tuple[type[Exception], ...]:
+    """Return what Optuna raises where its storage fails: an error of its own, or now and then SQLAlchemy's."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (import_optuna().exceptions.StorageInternalError, SQLAlchemyError)
+
+
+def _cause(error: Exception) -> str:
+    """Return what the database itself says, in one line: Optuna's own words are of a commit, without a reason."""
+    inner = error.__cause__ or error
+    return (str(getattr(inner, "orig", None) or inner).splitlines() or [type(inner).__name__])[0]
 
 
 def _excess(trial: Any) -> list[float]:

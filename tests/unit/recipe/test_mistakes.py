@@ -33,6 +33,7 @@ class Config(OptimizerConfig):
     ratios: float | dict[str, float] = 0.1
     mixed: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     part: Part = Part()
+    maybe: Part | None = None
     even: int = 0
     odd: int = 1
 
@@ -110,6 +111,10 @@ def test_a_wrong_key_is_named_with_the_nearest() -> None:
     assert mistake.message == "there is no 'importence' here"
     assert mistake.nearest == "importance"
     assert str(mistake.allowed).startswith("count, even, flag, importance")
+
+
+def test_a_wrong_key_of_a_model_that_may_be_null_is_named_with_the_nearest() -> None:
+    assert read(maybe={"wdth": 8}) == [Mistake(("maybe", "wdth"), "there is no 'wdth' here", "width", "width")]
 
 
 def test_wrong_values_deep_inside_are_placed_there() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from pah_opt.errors import PluginError
 from pah_opt.registry import Registry, default_registry, default_without, reset_default_registry, using_registry
-from pah_opt.registry.default import strict_registry
+from pah_opt.registry.default import Chosen, strict_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +48,23 @@ def test_plugins_are_left_out_inside_the_block_only() -> None:
         with default_without(["structured"]):
             assert "torchao" in names()
     assert "torchao" in names()
+
+
+def test_what_a_process_chose_holds_where_it_is_sent_and_there_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as there, default_without(["torchao"]):
+        there.setenv("PAH_OPT_PLUGINS", "")
+        chosen = Chosen.here()
+    assert chosen == Chosen(("torchao",), "")
+    with chosen.used():
+        assert "torchao" not in names()
+        assert Chosen.here() == chosen
+    assert Chosen.here() == Chosen()
+    assert "torchao" in names()
+
+
+def test_what_is_to_be_left_out_need_not_be_installed_elsewhere() -> None:
+    with Chosen(("of-another-machine", "torchao")).used():
+        assert "torchao" not in names()
 
 
 def test_an_unknown_name_to_leave_out_is_an_error() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pah_opt.errors import SearchError
 from pah_opt.recipe import Recipe, Step
+from pah_opt.registry import default_without
 from pah_opt.search.child import Child
 from pah_opt.search.judge import Judge
 from pah_opt.search.racing import Rivals
@@ -21,9 +22,14 @@ import os, signal, time
 from dataclasses import replace
 from types import SimpleNamespace
 
+from pah_opt.registry import default_registry
+
 
 class Odd:
-    """Does what the name of the recipe says, and learns a timing of that name; cannot be started beside `broken`."""
+    """Does what the name of the recipe says, and learns a timing of that name; cannot be started beside `broken`.
+
+    `plugins` tells in `known` whether the plugin torchao is loaded there.
+    """
 
     def __init__(self, broken):
         self.broken, self.table = broken, SimpleNamespace(times_ms={})
@@ -35,6 +41,8 @@ class Odd:
 
     def __call__(self, recipe, rivals, record):
         known = float(len(self.table.times_ms))
+        if recipe.name == "plugins":
+            known = float("torchao" in {each.origin.name for each in default_registry().plugins.loaded})
         self.table.times_ms[recipe.name] = 1.0
         if recipe.name == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -113,6 +121,16 @@ def test_a_first_process_that_does_not_start_ends_the_search(odd: Any) -> None:
     Path(odd.broken).touch()
     with pytest.raises(SearchError, match="exit status 3"):
         Child(odd, limit_s=20.0)(recipe("fine"), Rivals({}), RECORD)
+
+
+@pytest.mark.parametrize(("without", "loaded"), [([], 1.0), (["torchao"], 0.0)])
+def test_the_process_loads_the_plugins_that_this_one_chooses(odd: Any, without: list[str], loaded: float) -> None:
+    with default_without(without):
+        child = Child(odd, limit_s=60.0)
+        try:
+            assert child(recipe("plugins"), Rivals({}), RECORD).figures["known"] == loaded
+        finally:
+            child.close()
 
 
 def test_a_judge_with_its_model_can_be_sent(judge: Judge) -> None:

@@ -86,7 +86,7 @@ def test_too_few_images_to_be_sure_are_said_before_any_trial(model: nn.Module, d
 def test_what_came_nearest_is_named_with_its_error() -> None:
     budget = Budget(minimise="size", top1_drop_pp=1.0, confidence=0.9)
     record = Record(3, "done", HALF.to_data(), figures={**FIGURES, "artifact_bytes": 1.0})
-    assert "top1_drop_pp 0.8 (its error 0.5, confidence 0.9)" in no_pick([record], budget)
+    assert "top1_drop_pp 0.8 (its error 0.5, confidence 0.9)" in no_pick([record], budget, {}, "time")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pah_opt.recipe import Recipe, Step
 from pah_opt.registry import default_registry
 from pah_opt.search import Budget
 from pah_opt.search.bound import BoundSpace, Values
-from pah_opt.search.clock import paired_speed
+from pah_opt.search.clock import Paired, paired_speed
 from pah_opt.search.extremes import Extremes
 from pah_opt.search.front import Point
 from pah_opt.search.judge import Judge
@@ -122,6 +122,15 @@ def test_a_search_that_goes_on_keeps_the_dense_latency_to_which_its_records_are_
     figures = later(HALF, Rivals({}), NOTHING).figures
     assert figures["latency_p50_ms"] == pytest.approx(1e6 / (figures["speedup_p50_x"] or 1.0))
     assert later.predict(HALF)["latency_p50_ms"] > 1e5, "the table is calibrated on the same figure"
+
+
+def test_the_dense_model_is_as_fast_as_itself_however_noisy_its_timing(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pah_opt.search.judge.paired_speed", lambda *_: Paired(dense_ms=4.0, ratio=0.125))
+    noisy = replace(judge, dense={}, looker=None, table=None, screening=False)
+    noisy.prepare()
+    assert (noisy.dense["latency_p50_ms"], noisy.dense["speedup_p50_x"]) == (4.0, 1.0)
 
 
 def test_parts_of_the_images_grow_and_end_with_all() -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,10 @@ from pah_opt.errors import MissingBackendError, SearchError
 from pah_opt.measure.settings import MeasureSettings
 from pah_opt.progress import Progress
 from pah_opt.recipe import Recipe, Step
+from pah_opt.registry import default_registry
+from pah_opt.registry.default import Chosen
 from pah_opt.search import cluster as clusters
+from pah_opt.search import ray_engine
 from pah_opt.search.cluster import check_cluster, check_reachable, import_ray
 from pah_opt.search.engines import Job
 from pah_opt.search.racing import Rivals
@@ -59,6 +63,25 @@ def test_a_search_says_so_before_it_measures_anything(model: nn.Module, data: Da
     pytest.importorskip("ray", reason=MISSING)
     with pytest.raises(SearchError, match="no Ray cluster answers"):
         pah_opt.search(model, data, space="no space is read before", engine="ray", address="127.0.0.1:1")
+
+
+def test_a_worker_loads_the_plugins_that_the_search_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker's part alone, with what it asks of Ray."""
+    context = SimpleNamespace(get_node_id=lambda: "a node")
+    ray = SimpleNamespace(get=lambda given: given, get_runtime_context=lambda: context)
+    monkeypatch.setattr(ray_engine, "import_ray", lambda: ray)
+    monkeypatch.setattr(ray_engine, "_judges", {})
+    loaded: list[set[str]] = []
+
+    def judge(_recipe: Recipe, _rivals: Rivals, record: Record) -> Record:
+        loaded.append({each.origin.name for each in default_registry().plugins.loaded})
+        return record
+
+    recipe = Recipe(name="any", steps=[Step.of("cast")])
+    for without in ((), ("torchao",)):
+        done = ray_engine._run(Chosen(without), [judge], "key", None, recipe, Rivals({}), Record(0, "done", None), {})
+        assert done.place == "a node"
+    assert ["torchao" in names for names in loaded] == [True, False]
 
 
 @pytest.mark.slow

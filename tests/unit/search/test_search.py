@@ -6,13 +6,16 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from click.testing import CliRunner
@@ -22,9 +25,11 @@ import pah_opt
 from pah_opt.cli import main
 from pah_opt.errors import DataError, MeasurementError, RecipeError, SearchError
 from pah_opt.measure.settings import MeasureSettings
+from pah_opt.optimizer import OptimizerConfig
 from pah_opt.progress import Progress
+from pah_opt.registry import default_registry
 from pah_opt.search import Budget, Record, SearchResult, loop, searching
-from pah_opt.search.engines import Engine, Job
+from pah_opt.search.engines import Engine, Job, Local
 from pah_opt.splits import Data
 from pah_opt.storage.lock import locked
 from pah_opt.testing import tiny_vit
@@ -115,6 +120,23 @@ def test_the_folder_holds_recipes_that_run_and_a_page_that_fetches_nothing(
     assert all(record.name in page for record in found.records)
 
 
+def test_the_report_of_a_pick_goes_with_it_and_files_of_others_stay(found: SearchResult, tmp_path: Path) -> None:
+    found.write(tmp_path)
+    mine = [tmp_path / "front" / "tiny-0-with-my-recovery.yaml", tmp_path / "pick" / "notes.txt"]
+    for path in (*mine, tmp_path / "front" / "tiny-99.yaml"):
+        path.write_text("")
+    report = tmp_path / "pick" / "report.json"
+    replace(found, report=None).write(tmp_path)
+    assert report.is_file(), "the same pick, whose report is not asked for yet"
+    assert found.pick is not None
+    replace(found, pick=found.pick.model_copy(update={"seed": 7}), report=None).write(tmp_path)
+    assert not report.exists()
+    replace(found, pick=None, report=None).write(tmp_path)
+    assert not (tmp_path / "pick.yaml").exists()
+    assert not (tmp_path / "front" / "tiny-99.yaml").exists()
+    assert all(path.is_file() for path in mine)
+
+
 def test_a_search_goes_on_without_repeating_a_trial(
     found: SearchResult, folder: Path, model: nn.Module, data: Data
 ) -> None:
@@ -130,7 +152,8 @@ def test_a_search_goes_on_without_repeating_a_trial(
     ("change", "named"),
     [({"space": SPACE.replace("0.9", "0.8")}, "space"), ({"budget": {"minimise": "size"}}, "budget"),
      ({"calibration_images": 17}, "calibration_images"), ({"model": tiny_vit(image=16, hidden=32, seed=7)}, "model"),
-     ({"training": 399}, "data")],
+     ({"training": 399}, "data"), ({"seed": 1}, "data and seed"),
+     ({"validation_images": 60}, "data and validation_images")],
 )  # fmt: skip
 def test_the_storage_of_another_search_is_refused(
     change: dict[str, Any], named: str, found: SearchResult, folder: Path, model: nn.Module, data: Data
@@ -138,7 +161,7 @@ def test_the_storage_of_another_search_is_refused(
     assert data.train is not None
     other, training = change.pop("model", model), data.train.subset(range(change.pop("training", len(data.train))))
     given = data if len(training) == len(data.train) else Data(test=data.test, train=training)
-    with pytest.raises(SearchError, match=f"holds another search: its {named} differs"):
+    with pytest.raises(SearchError, match=f"holds another search: its {named} differs?[ ;]"):
         tiny_search(other, given, out=folder, **change)
 
 
@@ -234,6 +257,83 @@ def test_a_search_without_any_machine_left_waits_and_ends_with_its_time(
     assert shown.said.count(loop.NO_NODE) == 1
 
 
+def test_ctrl_c_in_the_first_trial_is_said_and_binds_the_folder_to_nothing(
+    tmp_path: Path, model: nn.Module, data: Data
+) -> None:
+    space = "steps: [{use: misbehaving, with: {how: {choices: [well, interrupt]}}}]"
+    result = tiny_search(model, data, space=space, trials=1, out=tmp_path)
+    assert result.interrupted
+    assert "ctrl-C came before the first one ended" in str(result.why_no_pick)
+    other = space.replace("interrupt", "fine")  # the same parameter, other choices
+    assert len(tiny_search(model, data, space=other, trials=1, out=tmp_path).records) == 1
+
+
+def test_time_that_is_up_before_the_first_trial_is_said(tmp_path: Path, model: nn.Module, data: Data) -> None:
+    result = tiny_search(model, data, minutes=1e-5, out=tmp_path)
+    assert not result.records
+    assert "no trial was judged: the time was up before the first one ended" in str(result.why_no_pick)
+    assert str(result.why_no_pick).endswith("give more minutes")
+
+
+class FewerWays(OptimizerConfig):
+    """Parameters of a plugin."""
+
+    strength: float = 0.1
+    how: Literal["well", "fine"] = "well"
+
+
+class MoreWays(FewerWays):
+    """Those of its next version."""
+
+    how: Literal["well", "fine", "better"] = "well"  # type: ignore[assignment]  # a wider choice is the point
+
+
+def test_a_plugin_whose_parameters_changed_is_another_search(
+    tmp_path: Path, model: nn.Module, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = "steps: [{use: misbehaving, with: {strength: {low: 0, high: 1}, how: {any: true}}}]"
+    strategy = type(default_registry().optimizers["misbehaving"].optimizer)
+    monkeypatch.setattr(strategy, "config_type", FewerWays)
+    tiny_search(model, data, space=space, trials=1, out=tmp_path)
+    monkeypatch.setattr(strategy, "config_type", MoreWays)
+    with pytest.raises(SearchError, match=r"its space differs \(with the versions of its plugins"):
+        tiny_search(model, data, space=space, trials=2, out=tmp_path)
+
+
+def test_a_storage_that_fails_is_said_in_words_and_what_was_found_is_kept(
+    tmp_path: Path, model: nn.Module, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = loop.Loop._ended
+
+    def then_broken(self: loop.Loop, trial: object, record: Record) -> Record:
+        if len(self.records) == 2:
+            with closing(sqlite3.connect(tmp_path / "search.db")) as storage:
+                storage.execute("DROP TABLE trial_user_attributes")
+        return ended(self, trial, record)
+
+    monkeypatch.setattr(loop.Loop, "_ended", then_broken)
+    with pytest.raises(SearchError, match=r"search\.db cannot be written: no such table.*; free space, then run"):
+        tiny_search(model, data, out=tmp_path)
+    assert len(json.loads((tmp_path / "search.json").read_text())["records"]) == 3
+    assert (tmp_path / "pick.yaml").is_file()
+
+
+def test_an_engine_that_fails_ends_the_search_and_what_was_found_is_kept(
+    tmp_path: Path, model: nn.Module, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Local.start
+
+    def failing(self: Local, job: Job) -> None:
+        if job.record.number == 2:
+            raise SearchError("the process for trials died while it started")
+        start(self, job)
+
+    monkeypatch.setattr(Local, "start", failing)
+    with pytest.raises(SearchError, match="died while it started"):
+        tiny_search(model, data, out=tmp_path)
+    assert len(json.loads((tmp_path / "search.json").read_text())["records"]) == 2
+
+
 def test_ctrl_c_keeps_what_was_found(model: nn.Module, data: Data) -> None:
     space = "steps: [{use: misbehaving, with: {strength: {low: 0, high: 1}, how: {choices: [well, well, interrupt]}}}]"
     result = tiny_search(model, data, space=space, trials=200, starts=False)
@@ -308,6 +408,13 @@ def test_training_images_are_needed(model: nn.Module, data: Data) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"), [({"trails": 3}, "no setting 'trails'"), ({"trials": 0}, "trials is 0"),
                            ({"seed": -1}, "seed is -1; allowed: 0 to 4294967295"),
+                           ({"trials": "10"}, "trials is '10'; it must be a whole number, at least 1"),
+                           ({"trials": 2.5}, "trials is 2.5"), ({"trials": True}, "trials is True"),
+                           ({"minutes": "3"}, "minutes is '3'; it must be a finite number above 0, or None"),
+                           ({"minutes": float("nan")}, "minutes is nan"), ({"seed": None}, "seed is None"),
+                           ({"trial_limit_s": float("inf")}, "trial_limit_s is inf"),
+                           ({"racing": "no"}, "racing is 'no'; allowed: True, False"),
+                           ({"address": None}, "address is None"),
                            ({"sampler": "tpee"}, "allowed: tpe, nsga2, random")],
 )  # fmt: skip
 def test_wrong_settings_are_named(settings: dict[str, Any], said: str, model: nn.Module, data: Data) -> None:
@@ -354,8 +461,10 @@ def test_the_command_shows_the_front_and_the_pick_and_fails_where_there_is_none(
     assert good.exit_code == 0, good.stderr
     assert "The pick, on the test images:" in good.stdout
     assert "search-pick" in good.stdout
+    assert f"written to {tmp_path / 'a'}: search.json, search.html, front, pick.yaml, pick\n" in good.stderr
     none = CliRunner().invoke(main, [*arguments, "--limit", "file_mb=0.05", "--limit", "top1_drop_pp=0", "--out",
                                      str(tmp_path / "b")])  # fmt: skip
     assert none.exit_code == 1
     assert "no trial" in none.stderr
+    assert "search.html, front\n" in none.stderr, "there is no pick"
     assert (tmp_path / "b" / "search.html").is_file()

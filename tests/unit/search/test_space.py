@@ -4,14 +4,17 @@ import random
 from typing import Any
 
 import pytest
+from pydantic import Field
 from torch import nn
 
 from pah_opt.environment import Environment
 from pah_opt.errors import RecipeError
 from pah_opt.models import find_adapter
+from pah_opt.optimizer import OptimizerConfig
 from pah_opt.registry import Registry, validate
 from pah_opt.search import Budget, Space, as_space, space_presets
 from pah_opt.search.bound import BoundSpace
+from pah_opt.search.parameters import parameter
 from pah_opt.testing import tiny_vit
 
 PER_BLOCK = "{use: torchao, with: {scheme: int8-dynamic, per_layer: {per: block, choices: [float, int8-dynamic]}}}"
@@ -79,6 +82,11 @@ def test_every_recipe_made_is_valid_and_leaves_out_what_was_not_chosen(model: nn
             r"step is 0\.5; .*takes whole",
         ),
         ("{use: torchao, with: {scheme: {low: 1, high: 2}}}", "a range needs a number"),
+        ("{use: magnitude-pruning, with: {sparsity: {low: 0.1, high: 0.5, log: 'no'}}}", r'log is the text "no"'),
+        ("{use: magnitude-pruning, with: {sparsity: {choices: [0.1], low: 0.1}}}", "this one has choices and low and"),
+        ("{use: magnitude-pruning, with: {sparsity: {any: false}}}", "any is false; allowed: true"),
+        ("{use: torchao, with: {per_layer: {per: block}}}", "this one has none of them"),
+        ("{use: torchao, with: {scheme: {any: true, log: true}}}", "log and step are for ranges"),
         ("{use: torchao, with: {scheme: {per: block, choices: [int8-dynamic]}}}", "maps layer patterns to values"),
         ("{use: torchao, with: {scheme: {choices: [int8-dinamic, int8-dynamic]}}}", "did you mean 'int8-dynamic'"),
         ("{use: torchao}", "holds a single recipe"),
@@ -99,9 +107,24 @@ def test_what_is_wrong_with_a_space_is_said_with_its_line(
         bound(f"steps:\n  - {step}\n", model, registry)
 
 
+class Rounds(OptimizerConfig):
+    """Whole numbers with ends that may not be reached."""
+
+    rounds: int = Field(1, gt=0, lt=9)
+
+
+@pytest.mark.parametrize(("spec", "ends"), [({"any": True}, (1, 8)), ({"high": 4}, (1, 4)), ({"low": 3}, (3, 8))])
+def test_a_range_of_whole_numbers_ends_at_the_next_where_its_limit_may_not_be_reached(
+    spec: dict[str, Any], ends: tuple[int, int]
+) -> None:
+    found = parameter("rounds", 0, ("rounds",), spec, Rounds.model_json_schema())
+    assert (found.kind, found.low, found.high) == ("int", *ends)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("{steps: [{use: torchao}], budget: {minimise: size, top1_drop: 1}}", "did you mean 'top1_drop_pp'"),
         ("steps: []", "at least 1"), ("stepz: [{use: torchao}]", "did you mean 'steps'"), ("&a steps: 1", "anchors"),
         ("- torchao\n", "a recipe is a mapping"), ("no-such-space", "unknown search space"),
     ],
