@@ -65,7 +65,6 @@ def show_report(report: Report, out: str | None, *, as_json: bool) -> None:
 
     print_json(report.to_data()) if as_json else click.echo(report.to_text(), nl=False)
     if out is not None:
-        folder = write_report(report, out)
-        click.echo(f"written to {folder}", err=True)
+        click.echo(f"written to {out}: {', '.join(write_report(report, out))}", err=True)
     if not report.complete:
         click.get_current_context().exit(INTERRUPTED)

@@ -53,7 +53,9 @@ def end(outcome: Outcome, folder: Path) -> None:
     """
     from pah_opt.report import require_gates
 
-    click.echo(f"written to {folder}: report.json, report.md, report.csv, report.html, plots", err=True)
+    click.echo(f"written to {folder}: {', '.join(outcome.files)}", err=True)
+    if outcome.earlier:
+        click.echo(f"left there by an earlier run, not made by this one: {', '.join(outcome.earlier)}", err=True)
     for name, error in outcome.failures.items():
         click.echo(f"recipe {name} failed: {error}", err=True)
     if not outcome.report.complete:

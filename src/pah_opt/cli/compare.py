@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     epilog=examples(
         "pah-opt compare ./my-vit int8=out/artifacts/int8 --data ./my-images",
         "pah-opt compare monday.json friday.json",
+        "pah-opt compare out/monday out/friday",
     )
 )
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
@@ -30,12 +31,12 @@ def command(
 ) -> None:  # fmt: skip
     """Measure models side by side; the first is the baseline.
 
-    Each is an artifact's folder, a folder in transformers' form, a hub id or digits. Given two report.json files,
-    say what changed between them and what is not comparable.
+    Each is an artifact's folder, a folder in transformers' form, a hub id or digits. Given two report.json files, or
+    folders that hold one and no model, say what changed between them and what is not comparable.
 
     Under accelerate launch, all processes share the images; the main one times and writes.
     """
-    if all(model.endswith(".json") for model in models):
+    if all(map(_is_report, models)):
         _compare_reports(models, as_json=as_json)
         return
     require_images(options["data"])
@@ -48,6 +49,16 @@ def command(
     )  # fmt: skip
     if is_main():
         show_report(report, out, as_json=as_json)
+
+
+def _is_report(given: str) -> bool:
+    from pah_opt.report.schema import REPORT
+
+    folder = Path(given)
+    is_model = any(
+        (folder / name).is_file() for name in ("artifact.json", "config.json")
+    )  # a model may bring its report
+    return given.endswith(".json") or ((folder / REPORT).is_file() and not is_model)
 
 
 def _named(models: tuple[str, ...]) -> dict[str, str]:

@@ -10,15 +10,18 @@ from pah_opt.cli._output import json_option, print_json, print_table, print_text
 
 @click.command(
     epilog=examples(
-        "pah-opt explain out/report.json",
+        "pah-opt explain out",
         "pah-opt explain out/report.json --model half-width",
     )
 )
-@click.argument("report", type=click.Path(dir_okay=False))
+@click.argument("report", type=click.Path())
 @click.option("--model", "models", multiple=True, metavar="NAME", help="Only this model; repeatable.")
 @json_option
 def command(report: str, models: tuple[str, ...], as_json: bool) -> None:
-    """Say of each model in REPORT what changed block by block, and why it is no faster where it is not."""
+    """Say of each model in REPORT what changed block by block, and why it is no faster where it is not.
+
+    REPORT is a report.json, or a folder that holds one.
+    """
     from pah_opt.report import Report
     from pah_opt.report.explain import block_changes, explain
 

@@ -36,7 +36,7 @@ def _show_figures(*, as_json: bool) -> None:
         "pah-opt gate out/report.json --junit gates.xml",
     )
 )
-@click.argument("report", required=False, type=click.Path(dir_okay=False))
+@click.argument("report", required=False, type=click.Path())
 @click.option(
     "--max", "maxima", multiple=True, metavar="NAME=LIMIT", help="A figure must not be above this; repeatable."
 )
@@ -52,7 +52,7 @@ def command(
     *, report: str | None, maxima: tuple[str, ...], minima: tuple[str, ...], models: tuple[str, ...], junit: str | None,
     only_list: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Hold REPORT against limits; without limits, against those of the recipes in it.
+    """Hold REPORT, a report.json or a folder that holds one, against limits; without, against its recipes' own.
 
     The exit status is 0 when all are kept, 1 when one is not, 2 when the limits or the report cannot be used or no
     limit could be checked.

@@ -115,5 +115,4 @@ def command(
     if not is_main():
         return
     show(outcome, as_json=as_json, ablations=ablations)  # first: a full disk must not take the figures too
-    write_folder(out, outcome, artifacts=save_artifacts)
-    end(outcome, out)
+    end(write_folder(out, outcome, artifacts=save_artifacts), out)

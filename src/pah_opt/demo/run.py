@@ -53,5 +53,4 @@ def run_demo(
     curve = Curve(x=tuple(range(1, len(losses) + 1)), y=losses)
     source = Source(trained.model, "digits ViT", "fine-tuned", trained.data)
     outcome = run_recipes(source, demo_recipes(), settings=settings or MeasureSettings.quick(), progress=progress)
-    report = write_folder(folder, outcome, curves={"loss of the dense model": curve}, artifacts=artifacts)
-    return Outcome(report, outcome.artifacts, outcome.failures)
+    return write_folder(folder, outcome, curves={"loss of the dense model": curve}, artifacts=artifacts)

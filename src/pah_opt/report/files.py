@@ -1,4 +1,4 @@
-"""Write what was rendered, whole or not at all."""
+"""Write what was rendered, whole or not at all; remove what is no longer true."""
 
 from __future__ import annotations
 
@@ -25,3 +25,16 @@ def write(path: str | PathLike[str], text: str) -> Path:
     except OSError as error:
         raise MeasurementError(f"{target} cannot be written: {error}") from error
     return target
+
+
+def remove(path: Path) -> None:
+    """Remove a file of an earlier report, if it is there.
+
+    Raises:
+        MeasurementError: it cannot be removed.
+    """
+    try:
+        if path.is_file():
+            path.unlink()
+    except OSError as error:
+        raise MeasurementError(f"{path} is of an earlier report and cannot be removed: {error}") from error

@@ -54,7 +54,7 @@ def model_gates(model: ModelReport, gates: Mapping[str, Gate], *, is_baseline: b
 
 def _unchecked(model: ModelReport, name: str, gate: Gate) -> GateResult:
     limit = _limit(gate)
-    message = f"{model.id}: {name} was not checked (no baseline), the limit is {limit}"
+    message = f"{model.id}: {name} is against a baseline, and there is none; the limit is {limit}"
     return GateResult(metric=name, limit=limit, value=None, passed=None, message=message)
 
 

@@ -20,6 +20,10 @@ SCHEMA_VERSION = "1.0"
 """Major: a reader of an older major version cannot read it. Minor: fields were added."""
 
 
+REPORT = "report.json"
+"""How a report is called in a folder of results."""
+
+
 class Run(Data):
     """Which run this was."""
 
@@ -133,13 +137,14 @@ class Report(Data):
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Report:
-        """Read a report from a file.
+        """Read a report from a file, or from a folder that holds it as ``report.json``.
 
         Raises:
             ReportError: the file is missing or is no report.
         """
+        file = Path(path)
         try:
-            text = Path(path).read_bytes()
+            text = (file / REPORT if file.is_dir() else file).read_bytes()
         except OSError as error:
             raise ReportError(f"the report {path} cannot be read: {error}") from error
         return cls.from_json(text, str(path))

@@ -29,11 +29,15 @@ class Outcome:
         report: the dense model and every recipe that ran, measured side by side.
         artifacts: what each recipe that ran made, by recipe name.
         failures: why the others did not, by recipe name.
+        files: what was written of it, once it was: names in the folder of results.
+        earlier: artifacts in that folder that an earlier run left there.
     """
 
     report: Report
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     failures: dict[str, PahOptError] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
 
 
 def run_recipes(

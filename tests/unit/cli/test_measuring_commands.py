@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def test_measure_prints_a_table_and_writes_every_rendering(run: Run, folder: Pat
     result = run("measure", str(folder), *QUICK, "--out", str(tmp_path / "out"))
     assert result.exit_code == 0, result.stderr
     assert "tiny" in result.stdout
+    assert result.stderr.endswith("out: report.json, report.md, report.csv, report.html\n")
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"report.json", "report.html", "report.md"}
     assert Report.load(tmp_path / "out" / "report.json").baseline_id == "tiny"
 
@@ -130,6 +132,28 @@ def test_compare_of_two_reports_says_what_changed(run: Run, saved: Path, tmp_pat
 def test_changes_of_points_are_written_in_points(figure: str, before: float, after: float, written: str) -> None:
     change = Change("int8", figure, before, after, FIGURES[figure].better)
     assert _row(change)[-1] == written
+
+
+@pytest.mark.parametrize("command", ["explain", "gate", "compare"])
+def test_a_folder_of_results_is_as_good_as_its_report(command: str, run: Run, saved: Path) -> None:
+    limits = ("--min", "params=1") if command == "gate" else ()
+    times = 2 if command == "compare" else 1
+    of_folder, of_file = (run(command, *[str(path)] * times, *limits) for path in (saved.parent, saved))
+    assert (of_folder.exit_code, of_folder.stdout) == (0, of_file.stdout)
+
+
+def test_a_folder_without_a_report_is_unusable_input(run: Run, tmp_path: Path) -> None:
+    result = run("explain", str(tmp_path))
+    assert result.exit_code == 2
+    assert "report.json" in result.stderr
+
+
+def test_models_that_bring_their_reports_are_measured(run: Run, folder: Path, saved: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(folder, tmp_path / name)
+        shutil.copy(saved, tmp_path / name)
+    result = run("compare", str(tmp_path / "a"), str(tmp_path / "b"), *QUICK, "--json")
+    assert [model.id for model in Report.from_json(result.stdout).models] == ["a", "b"]
 
 
 def test_compare_takes_two_reports_only(run: Run, saved: Path) -> None:

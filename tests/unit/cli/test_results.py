@@ -20,6 +20,7 @@ from pah_opt.report import Report
 from pah_opt.workflow.ablation import Ablation
 
 BROKEN_GATE = GateResult(metric="size_x", limit=">= 2", value=1.0, passed=False, message="size_x is 1")
+FILES = ("report.json", "report.xml", "artifacts/mix")
 RECIPE = Recipe(name="mix", steps=(Step.of("torchao"),))
 
 
@@ -33,10 +34,10 @@ def a_model(name: str, *gates: GateResult) -> ModelReport:
 
 
 def shown(*, complete: bool = True, failures: Any = None, ablations: tuple[Ablation, ...] = (), as_json: bool = False,
-          gates: tuple[GateResult, ...] = ()) -> Result:  # fmt: skip
+          gates: tuple[GateResult, ...] = (), earlier: tuple[str, ...] = ()) -> Result:  # fmt: skip
     models = (a_model("dense"), a_model("mix", *gates))
     report = Report(env=Env.having("not described"), baseline_id="dense", models=models, complete=complete)
-    outcome: Any = SimpleNamespace(report=report, failures=failures or {})
+    outcome: Any = SimpleNamespace(report=report, failures=failures or {}, files=FILES, earlier=earlier)
 
     @click.command
     def command() -> None:
@@ -46,8 +47,16 @@ def shown(*, complete: bool = True, failures: Any = None, ablations: tuple[Ablat
     return CliRunner().invoke(command)
 
 
-def test_everything_measured_ends_with_0() -> None:
-    assert shown().exit_code == 0
+def test_everything_measured_ends_with_0_and_every_file_is_named() -> None:
+    result = shown()
+    assert result.exit_code == 0
+    assert result.stderr == "written to out: report.json, report.xml, artifacts/mix\n"
+
+
+def test_artifacts_of_an_earlier_run_are_not_taken_for_this_ones() -> None:
+    assert (
+        "left there by an earlier run, not made by this one: artifacts/old" in shown(earlier=("artifacts/old",)).stderr
+    )
 
 
 @pytest.mark.parametrize("gates", [(), (BROKEN_GATE,)])

@@ -7,6 +7,7 @@ import csv
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -225,10 +226,38 @@ class TestHtml:
         assert "inf," not in text
 
 
-def test_a_folder_holds_every_rendering(gated: Report, tmp_path: Any) -> None:
-    write_report(gated, tmp_path / "out")
-    names = sorted(entry.name for entry in (tmp_path / "out").iterdir())
-    assert names == ["report.csv", "report.html", "report.json", "report.md", "report.xml"]
+def names_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_folder_holds_every_rendering(gated: Report, tmp_path: Path) -> None:
+    names = write_report(gated, tmp_path / "out")
+    assert sorted(names) == names_in(tmp_path / "out")
+    assert names_in(tmp_path / "out") == ["report.csv", "report.html", "report.json", "report.md", "report.xml"]
+
+
+def test_what_an_earlier_report_alone_had_is_gone(gated: Report, report: Report, tmp_path: Path) -> None:
+    write_report(gated.with_curves(**{"loss x step 1": Curve(x=(1, 2), y=(2, 1))}), tmp_path)
+    for name in ("accuracy-size.png", "loss-x-step-1.png", "loss-y-step-1.png"):
+        (tmp_path / name).touch()
+    names = write_report(report, tmp_path)
+    assert names_in(tmp_path) == sorted((*names, "loss-y-step-1.png"))
+    assert "report.xml" not in names
+
+
+def test_nothing_outside_the_folder_is_removed(report: Report, tmp_path: Path) -> None:
+    (tmp_path / "mine.png").touch()
+    write_report(report.with_curves(**{"../mine": Curve(x=(1, 2), y=(2, 1))}), tmp_path / "out")
+    write_report(report, tmp_path / "out")
+    assert (tmp_path / "mine.png").exists()
+
+
+def test_an_earlier_report_that_cannot_be_read_is_replaced(report: Report, tmp_path: Path) -> None:
+    for name in ("report.json", "report.xml"):
+        (tmp_path / name).write_text("{")
+    write_report(report, tmp_path)
+    assert Report.load(tmp_path) == report
+    assert not (tmp_path / "report.xml").exists()
 
 
 def test_figures_are_written_for_people() -> None:

@@ -10,7 +10,7 @@ from pah_opt import Data, Recipe, Step
 from pah_opt.data import TensorSplit
 from pah_opt.errors import MeasurementError, PahOptError, RecipeError
 from pah_opt.measure.settings import MeasureSettings
-from pah_opt.report import Report
+from pah_opt.report import Curve, Report
 from pah_opt.testing import tiny_vit
 from pah_opt.workflow import Source, require_writable, run_recipes, write_folder
 
@@ -106,14 +106,32 @@ def test_names_must_differ_from_one_another_and_from_dense(source: Source, names
 
 def test_the_folder_holds_the_report_in_every_form_and_the_models(source: Source, tmp_path: Path) -> None:
     outcome = run_recipes(source, [SPARSE], settings=SETTINGS)
-    report = write_folder(tmp_path / "out", outcome, artifacts=True)
+    written = write_folder(tmp_path / "out", outcome, artifacts=True)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"report.json", "report.md", "report.csv", "report.html", "accuracy-size.png", "artifacts"} <= names
-    assert Report.load(tmp_path / "out" / "report.json") == report
+    assert set(written.files) == names - {"artifacts"} | {"artifacts/sparse"}
+    assert Report.load(tmp_path / "out") == written.report
     again = pah_opt.load(tmp_path / "out" / "artifacts" / "sparse")
     pixels = next(source.data.test.batches(2)).pixel_values
     with torch.inference_mode():
         assert torch.equal(again.model(pixels).logits, outcome.artifacts["sparse"].model(pixels).logits)
+
+
+def test_artifacts_of_an_earlier_run_are_kept_and_named(source: Source, tmp_path: Path) -> None:
+    sparse, other = (run_recipes(source, [each], settings=SETTINGS) for each in (SPARSE, OTHER))
+    assert write_folder(tmp_path, sparse, artifacts=True).earlier == ()
+    (tmp_path / "artifacts" / "mine").mkdir()
+    assert write_folder(tmp_path, other, artifacts=True).earlier == ("artifacts/sparse",)
+    assert write_folder(tmp_path, other).earlier == ("artifacts/other", "artifacts/sparse")
+    assert pah_opt.load(tmp_path / "artifacts" / "sparse").recipe == SPARSE
+
+
+def test_plots_of_an_earlier_run_are_gone_and_other_files_are_kept(source: Source, tmp_path: Path) -> None:
+    outcome = run_recipes(source, [SPARSE], settings=SETTINGS)
+    write_folder(tmp_path, outcome, curves={"loss of old": Curve(x=(1, 2), y=(3, 4))})
+    (tmp_path / "loss-mine.png").write_text("mine")
+    write_folder(tmp_path, outcome, curves={"loss of new": Curve(x=(1, 2), y=(3, 4))})
+    assert {path.name for path in tmp_path.glob("*.png")} == {"accuracy-size.png", "loss-mine.png", "loss-of-new.png"}
 
 
 def test_where_nothing_can_be_written_is_found_before_the_work(tmp_path: Path) -> None:
