@@ -9,6 +9,7 @@ import click
 from pah_opt.cli._help import examples
 from pah_opt.cli._images import image_options
 from pah_opt.cli._output import json_option, print_field, print_json
+from pah_opt.cli._sources import source_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
         "pah-opt adapt --mode full --set epochs=5 --set lr=1e-4 --out out/adapted",
     )
 )
-@click.option("--model", default="google/vit-base-patch16-224", show_default=True, metavar="ID_OR_PATH",
-              help="A hub id, a local folder in transformers' form, or digits, which needs no download.")  # fmt: skip
-@click.option("--data", default="uoft-cs/cifar10", show_default=True, metavar="ID_OR_PATH",
-              help="A hub id, a local folder of images, or digits, which needs no download.")  # fmt: skip
+@source_options(model="google/vit-base-patch16-224", data="uoft-cs/cifar10")
 @click.option("--mode", type=click.Choice(["full", "last-layers", "head", "lora"]), default="full", show_default=True,
               help="What is trained: all weights, the last layers, the head, or low-rank additions.")  # fmt: skip
 @click.option("--set", "options", multiple=True, metavar="NAME=VALUE",

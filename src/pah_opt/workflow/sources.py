@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from pah_opt.splits import Data
     from pah_opt.workflow.loading import Weights
 
-DEFAULT_MODEL = "google/vit-base-patch16-224"
-DEFAULT_DATA = "uoft-cs/cifar10"
-
 
 @dataclass(frozen=True)
 class Source:
@@ -43,8 +40,8 @@ class Source:
     @classmethod
     def load(
         cls,
-        model: str = DEFAULT_MODEL,
-        data: str | None = DEFAULT_DATA,
+        model: str,
+        data: str | None,
         *,
         weights: Weights = "pretrained",
         device: str = "cpu",
