@@ -92,19 +92,17 @@ def _hand_over(result: Adaptation, out: Path, processor: Any, *, as_json: bool) 
 def _settings(options: tuple[str, ...]) -> dict[str, Any]:
     import yaml
 
-    from pah_opt.errors import RecipeError
-
     settings = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals:
-            raise RecipeError(f"--set {option!r} has no value; write NAME=VALUE, such as --set epochs=5")
+            raise click.UsageError(f"--set {option!r} has no value; write NAME=VALUE, such as --set epochs=5")
         if name.strip() == "mode":
-            raise RecipeError(f"--set {option!r}: the mode is no setting; write --mode {value.strip() or 'full'}")
+            raise click.UsageError(f"--set {option!r}: the mode is no setting; write --mode {value.strip() or 'full'}")
         try:
             settings[name.strip()] = _number(yaml.safe_load(value))
         except yaml.YAMLError as error:
-            raise RecipeError(f"--set {option!r} is no YAML value: {error}") from error
+            raise click.UsageError(f"--set {option!r} is no YAML value: {error}") from error
     return settings
 
 

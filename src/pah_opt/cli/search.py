@@ -74,18 +74,17 @@ def command(
 
 
 def _limits(given: tuple[str, ...]) -> dict[str, float]:
-    from pah_opt.errors import RecipeError
-
     limits: dict[str, float] = {}
     for text in given:
         name, _equals, value = text.partition("=")
         name = name.strip()
         if name in limits:
-            raise RecipeError(f"--limit {name} is given twice, {limits[name]:g} and {value.strip()}; give it once")
+            raise click.UsageError(f"--limit {name} is given twice, {limits[name]:g} and {value.strip()}; give it once")
         try:
             limits[name] = float(value) if name != "batch_size" else int(value)
         except ValueError as error:
-            raise RecipeError(f"--limit {text!r} is not of the form NAME=NUMBER, such as top1_drop_pp=1") from error
+            said = f"--limit {text!r} is not of the form NAME=NUMBER, such as top1_drop_pp=1"
+            raise click.UsageError(said) from error
     return limits
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pah_opt.data import is_digits
 from pah_opt.models import load_model
-from pah_opt.workflow.loading import Loaded
+from pah_opt.workflow.loading import Loaded, refuse_artifact
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,8 +73,9 @@ def empty_model(source: str) -> nn.Module:
     """Return the model of a hub id or folder without weights, on the ``meta`` device; only its config is read.
 
     Raises:
-        UnsupportedModelError: the config cannot be read.
+        UnsupportedModelError: the config cannot be read, or the folder is an artifact's.
     """
+    refuse_artifact(source)
     if is_digits(source):
         from pah_opt.adapt.digits import digits_vit
 

@@ -131,6 +131,16 @@ def test_model_and_images_are_asked_for_by_name(
     assert f"Missing option '{missing}'" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["run cli-half", "search small", "adapt", "study --scale medium", "plan cli-half"])
+def test_an_artifact_is_no_model_to_start_from(command: str, run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "artifact.json").write_text("{}")
+    images = () if command.startswith("plan") else ("--data", "no-images", "--out", str(tmp_path / "out"))
+    result = run(*command.split(), "--model", str(tmp_path), *images)
+    assert result.exit_code == 2
+    assert "recipes and adaptations start from a dense model" in result.stderr
+    assert "pah-opt measure, compare and export take an artifact" in result.stderr
+
+
 @pytest.mark.usefixtures("seen")
 def test_random_weights_need_no_images(run: Callable[..., Result]) -> None:
     assert run("run", "cli-half", "--model", "digits", "--weights", "random").exit_code == 0
