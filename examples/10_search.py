@@ -1,7 +1,7 @@
 """Let the library look for a recipe within limits.
 
 Teaches: `pah_opt.search`: a budget, a space of recipes, the front, and the pick, measured once on the test images.
-On the command line: `pah-opt search SPACE.yaml`.
+On the command line: `pah-opt search SPACE.yaml --model … --data …`. Figures, and with them the pick, differ by machine.
 Output:
     6 trials, 3 of them on the front
     pick: magnitude-pruning, torchao

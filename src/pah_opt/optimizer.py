@@ -2,7 +2,8 @@
 
 A strategy speaks only of itself, never of its rivals. What it needs of a model and what it leaves behind are *state
 tags*; the pipeline walks them over a whole recipe before anything is touched, verifies after each step that the
-promised :class:`Effect` is there, and measures. Strategies never time and never measure accuracy themselves.
+promised :class:`Effect` is there, and measures. Strategies never time, and never measure accuracy, except where a limit
+of their own asks for it on calibration images (``guarded`` of ``torchao``).
 
 State tags that the built-in strategies use (a plugin may add its own):
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from click.testing import CliRunner
 
 from pah_opt.cli import main
+from pah_opt.optimizer import Effect, Goal
 from pah_opt.plugins import unregister
 from pah_opt.plugins.contract import CHECKS
 from pah_opt.testing import OptimizerContract
@@ -37,6 +39,20 @@ def test_every_block_of_the_tutorial_runs_in_order(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "row-zeros/src/row_zeros/strategy.py").is_file()
     assert (tmp_path / "row-zeros-artifact/manifest.json").is_file()
     assert issubclass(names["TestRowZeros"], OptimizerContract)
+
+
+def table(head: str) -> list[list[str]]:
+    """The cells of the table under this head, without their marks of code."""
+    (rows,) = re.findall(rf"^\| {re.escape(head)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    return [[cell.strip(" `") for cell in row.strip("|").split("|")] for row in rows.splitlines()]
+
+
+def test_the_tutorial_lists_every_promise_with_its_default() -> None:
+    assert [row[:2] for row in table("Field")] == [[each.name, repr(each.default)] for each in fields(Effect)]
+
+
+def test_the_tutorial_lists_every_goal() -> None:
+    assert tuple(row[0] for row in table("`goal`")) == get_args(Goal)
 
 
 def test_the_tutorial_lists_every_hook() -> None:

@@ -45,7 +45,8 @@ def blocks(language: str) -> list[Any]:
 def options_of(command: click.Command | None) -> set[str]:
     assert command is not None
     inner = command.commands.values() if isinstance(command, click.Group) and command is not main else ()
-    own = {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
+    spelled = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    own = {name for name in spelled if name.startswith("--")}
     return {"--help"} | own.union(*(options_of(each) for each in inner))
 
 

@@ -8,6 +8,8 @@ from pydantic import Field, ValidationError
 
 from pah_opt.adapt.settings import TrainSettings
 from pah_opt.errors import Problem, RecipeError, nearest_name
+from pah_opt.recipe.mistakes import mistakes
+from pah_opt.recipe.schema import as_problems
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,14 +74,15 @@ class AdaptConfig(TrainSettings):
             RecipeError: the mode or an option is unknown, out of range, or without effect in this mode.
         """
         if mode not in MODES:
-            raise _refusal([Problem(f"mode is {mode!r}", allowed=", ".join(MODES), nearest=nearest_name(mode, MODES))])
+            raise refusal([Problem(f"mode is {mode!r}", allowed=", ".join(MODES), nearest=nearest_name(mode, MODES))])
+        given = {**DEFAULTS[mode], **options, "mode": mode}
         try:
-            config = cls(**{**DEFAULTS[mode], **options, "mode": mode})
+            config = cls(**given)
         except ValidationError as error:
-            raise _refusal([_problem(cls, entry) for entry in error.errors()]) from error
+            raise refusal(as_problems(mistakes(error, cls, given))) from error
         idle = [name for name in cls.model_fields if name in config.model_fields_set - config.used_fields]
         if idle:
-            raise _refusal([_without_effect(name, config) for name in idle])
+            raise refusal([_without_effect(name, config) for name in idle])
         return config
 
     @property
@@ -97,14 +100,6 @@ class AdaptConfig(TrainSettings):
         """How many views of each image are cached."""
         changes = self.augmentation.flip or self.augmentation.crop > 0
         return self.views or (min(self.epochs, 4) if changes else 1)
-
-
-def _problem(config: type[AdaptConfig], entry: Any) -> Problem:
-    name = ".".join(map(str, entry["loc"]))
-    if entry["type"] == "extra_forbidden":
-        fields = config.model_fields
-        return Problem(f"there is no option {name!r}", allowed=", ".join(fields), nearest=nearest_name(name, fields))
-    return Problem(f"{name} is {entry['input']!r}: {entry['msg']}")
 
 
 def _without_effect(name: str, config: AdaptConfig) -> Problem:
@@ -125,5 +120,6 @@ def _without_effect(name: str, config: AdaptConfig) -> Problem:
     )
 
 
-def _refusal(problems: list[Problem]) -> RecipeError:
+def refusal(problems: list[Problem]) -> RecipeError:
+    """Return the error that says all that is wrong with how a model is to be adapted."""
     return RecipeError(problems, "the model cannot be adapted this way")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pah_opt.adapt.caching import HiddenStates, Views
+from pah_opt.adapt.config import refusal
 from pah_opt.adapt.features import fit_head
 from pah_opt.adapt.hidden import starting_at
 from pah_opt.adapt.known import KnownLayout
@@ -18,7 +19,7 @@ from pah_opt.adapt.results import Epoch, TrainResult
 from pah_opt.adapt.settings import Augmentation, TrainSettings
 from pah_opt.adapt.snapshots import digest_of, state_of
 from pah_opt.adapt.training import fit
-from pah_opt.errors import RecipeError
+from pah_opt.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,9 +148,8 @@ def first_block(config: AdaptConfig, layout: Layout) -> int:
     """
     count = len(layout.blocks)
     if config.last_blocks >= count:
-        raise RecipeError(
-            f"last_blocks is {config.last_blocks} and the model has {count} blocks; train fewer, or use mode 'full'"
-        )
+        message = f"last_blocks is {config.last_blocks} and the model has {count} blocks"
+        raise refusal([Problem(message, remedy="train fewer, or use mode 'full'")])
     return count - config.last_blocks
 
 

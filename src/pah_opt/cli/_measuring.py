@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pah_opt.cli._help import with_options
+from pah_opt.cli._help import Decorator, with_options
 from pah_opt.cli._images import image_options
 from pah_opt.cli._output import json_option, print_json
+from pah_opt.cli._sources import weights_option
 from pah_opt.cli._status import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -34,15 +35,26 @@ class BatchSize(click.ParamType):  # type: ignore[type-arg]  # generic in some v
         return size
 
 
+def thoroughness_option(*, quick: bool) -> Decorator:
+    """Add ``--quick/--full``.
+
+    Args:
+        quick: the command's default.
+    """
+    return click.option(
+        "--quick/--full", default=quick, show_default=True,
+        help="A look (seconds for a small model), or figures to publish (minutes a model).",
+    )  # fmt: skip
+
+
 measuring_options = with_options(
     click.option("--data", metavar="ID_OR_PATH", help="Labelled test images: a hub id, a local folder or digits."),
-    click.option("--weights", type=click.Choice(["pretrained", "random"]), default="pretrained", show_default=True,
-                 help="random: sizes and speed where the weights cannot be had; no accuracy is measured."),
+    weights_option,
     click.option("--device", default="cpu", show_default=True, help="Where the models run, such as cuda."),
     image_options(train=False),
     click.option("--batch", "batches", multiple=True, type=BatchSize(), metavar="N|best",
                  help="Images in a pass; repeatable; 'best' searches for the highest throughput."),
-    click.option("--quick", is_flag=True, help="A look in seconds instead of figures to publish."),
+    thoroughness_option(quick=False),
     click.option("--strong-baselines", is_flag=True, help="Also measure the first model in bf16 and compiled bf16."),
     click.option("--out", type=click.Path(file_okay=False), metavar="FOLDER",
                  help="Write report.json, .md, .csv, .html and .xml (gates) there."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pah_opt.cli._help import with_options
+from pah_opt.cli._measuring import thoroughness_option
 from pah_opt.cli._output import json_option, print_json
 from pah_opt.cli._status import INTERRUPTED
 
@@ -28,10 +29,10 @@ result_options = with_options(
         help="Where the report goes.",
     ),
     click.option("--save-artifacts", is_flag=True, help="Also save every optimized model, in FOLDER/artifacts."),
-    click.option("--full", is_flag=True, help="Measure for figures to publish (minutes a model), not for a look."),
+    thoroughness_option(quick=True),
     json_option,
 )
-"""Adds ``--out``, ``--save-artifacts``, ``--full`` and ``--json``."""
+"""Adds ``--out``, ``--save-artifacts``, ``--quick/--full`` and ``--json``."""
 
 
 def show(outcome: Outcome, *, as_json: bool, ablations: Sequence[Ablation] = ()) -> None:

@@ -9,6 +9,7 @@ import click
 from pah_opt.cli._help import examples
 from pah_opt.cli._images import image_options
 from pah_opt.cli._output import json_option, print_field, print_json
+from pah_opt.cli._sources import source_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
         "pah-opt adapt --mode full --set epochs=5 --set lr=1e-4 --out out/adapted",
     )
 )
-@click.option("--model", default="google/vit-base-patch16-224", show_default=True, metavar="ID_OR_PATH",
-              help="A hub id, a local folder in transformers' form, or digits, which needs no download.")  # fmt: skip
-@click.option("--data", default="uoft-cs/cifar10", show_default=True, metavar="ID_OR_PATH",
-              help="A hub id, a local folder of images, or digits, which needs no download.")  # fmt: skip
+@source_options(model="google/vit-base-patch16-224", data="uoft-cs/cifar10")
 @click.option("--mode", type=click.Choice(["full", "last-layers", "head", "lora"]), default="full", show_default=True,
               help="What is trained: all weights, the last layers, the head, or low-rank additions.")  # fmt: skip
 @click.option("--set", "options", multiple=True, metavar="NAME=VALUE",
@@ -94,19 +92,17 @@ def _hand_over(result: Adaptation, out: Path, processor: Any, *, as_json: bool) 
 def _settings(options: tuple[str, ...]) -> dict[str, Any]:
     import yaml
 
-    from pah_opt.errors import RecipeError
-
     settings = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals:
-            raise RecipeError(f"--set {option!r} has no value; write NAME=VALUE, such as --set epochs=5")
+            raise click.UsageError(f"--set {option!r} has no value; write NAME=VALUE, such as --set epochs=5")
         if name.strip() == "mode":
-            raise RecipeError(f"--set {option!r}: the mode is no setting; write --mode {value.strip() or 'full'}")
+            raise click.UsageError(f"--set {option!r}: the mode is no setting; write --mode {value.strip() or 'full'}")
         try:
             settings[name.strip()] = _number(yaml.safe_load(value))
         except yaml.YAMLError as error:
-            raise RecipeError(f"--set {option!r} is no YAML value: {error}") from error
+            raise click.UsageError(f"--set {option!r} is no YAML value: {error}") from error
     return settings
 
 

@@ -11,6 +11,7 @@ from pah_opt.cli._images import image_options
 from pah_opt.cli._measuring import BatchSize, settings_of
 from pah_opt.cli._recipes import checked
 from pah_opt.cli._results import result_options
+from pah_opt.cli._sources import random_source_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,32 +23,12 @@ if TYPE_CHECKING:
     epilog=examples(
         "pah-opt run lossless balanced --model ./my-vit --data ./my-images",
         "pah-opt run lossless --model digits --data digits",
-        "pah-opt run recipe.yaml --out out/first --save-artifacts",
-        "pah-opt run recipe.yaml --ablate",
+        "pah-opt run recipe.yaml --model digits --data digits --save-artifacts",
+        "pah-opt run recipe.yaml --model ./my-vit --data ./my-images --ablate",
     )
 )
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...", shell_complete=complete_recipes)
-@click.option(
-    "--model",
-    default="google/vit-base-patch16-224",
-    show_default=True,
-    metavar="ID_OR_PATH",
-    help="A hub id, a local folder in transformers' form, or digits, which needs no download.",
-)
-@click.option(
-    "--data",
-    default="uoft-cs/cifar10",
-    show_default=True,
-    metavar="ID_OR_PATH",
-    help="A hub id, a local folder of images, or digits, which needs no download.",
-)
-@click.option(
-    "--weights",
-    type=click.Choice(["pretrained", "random"]),
-    default="pretrained",
-    show_default=True,
-    help="random: sizes and speed where the weights cannot be had; no accuracy is measured.",
-)
+@random_source_options()
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs, such as cuda.")
 @image_options()
 @click.option(
@@ -82,7 +63,7 @@ if TYPE_CHECKING:
 def command(
     recipes: tuple[str, ...],
     model: str,
-    data: str,
+    data: str | None,
     weights: Literal["pretrained", "random"],
     device: str,
     calibration_images: int,
@@ -91,7 +72,7 @@ def command(
     batches: tuple[int | str, ...],
     out: Path,
     save_artifacts: bool,
-    full: bool,
+    quick: bool,
     as_json: bool,
     **choice: Any,
 ) -> None:
@@ -110,7 +91,7 @@ def command(
     ablations = [Ablation.of(recipe, source.model, calibration=trains, training=trains) for recipe in read if ablate]
     wanted = [variant for each in ablations for variant in each.variants] or read
     options: dict[str, Any] = {"calibration_images": calibration_images, "on_collapse": on_collapse}
-    settings = settings_of(quick=not full, batches=batches)
+    settings = settings_of(quick=quick, batches=batches)
     outcome = run_recipes(source, wanted, settings=settings, shared=True, progress=main_progress(), **options)
     if not is_main():
         return

@@ -10,6 +10,7 @@ import click
 from pah_opt.cli._help import examples
 from pah_opt.cli._images import image_options, taken_choice
 from pah_opt.cli._output import json_option, print_json, print_table, print_text
+from pah_opt.cli._sources import source_options
 from pah_opt.cli._status import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -21,15 +22,12 @@ WRITTEN = ("search.json", "search.html", "front", "pick.yaml", "pick")
 
 @click.command(
     epilog=examples(
-        "pah-opt search small --limit top1_drop_pp=1 --minimise latency",
-        "pah-opt search space.yaml --trials 40 --minutes 30 --out out/search",
+        "pah-opt search small --model digits --data digits --limit top1_drop_pp=1",
+        "pah-opt search space.yaml --model ./my-vit --data ./my-images --minutes 30",
     )
 )
 @click.argument("space")
-@click.option("--model", default="google/vit-base-patch16-224", show_default=True, metavar="ID_OR_PATH",
-              help="A hub id, a local folder in transformers' form, or digits, which needs no download.")  # fmt: skip
-@click.option("--data", default="uoft-cs/cifar10", show_default=True, metavar="ID_OR_PATH",
-              help="A hub id, a local folder of images, or digits, which needs no download.")  # fmt: skip
+@source_options()
 @click.option("--minimise", type=click.Choice(["latency", "size", "macs", "params", "energy"]),
               help="What the best recipe has least of; by default what the space says, or latency.")  # fmt: skip
 @click.option("--limit", "limits", multiple=True, metavar="NAME=NUMBER",
@@ -79,18 +77,17 @@ def command(
 
 
 def _limits(given: tuple[str, ...]) -> dict[str, float]:
-    from pah_opt.errors import RecipeError
-
     limits: dict[str, float] = {}
     for text in given:
         name, _equals, value = text.partition("=")
         name = name.strip()
         if name in limits:
-            raise RecipeError(f"--limit {name} is given twice, {limits[name]:g} and {value.strip()}; give it once")
+            raise click.UsageError(f"--limit {name} is given twice, {limits[name]:g} and {value.strip()}; give it once")
         try:
             limits[name] = float(value) if name != "batch_size" else int(value)
         except ValueError as error:
-            raise RecipeError(f"--limit {text!r} is not of the form NAME=NUMBER, such as top1_drop_pp=1") from error
+            said = f"--limit {text!r} is not of the form NAME=NUMBER, such as top1_drop_pp=1"
+            raise click.UsageError(said) from error
     return limits
 
 

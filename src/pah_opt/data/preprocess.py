@@ -36,8 +36,13 @@ def as_processor(processor: Any) -> Any:
     """Return an image processor, loading it when given as a hub id or a folder.
 
     Raises:
-        DataError: it is not an image processor.
+        DataError: there is none, or it is not an image processor.
     """
+    if processor is None:
+        raise DataError(
+            "the model comes without an image processor, so its preprocessing is not known; save the one it was "
+            "trained with beside it (preprocessor_config.json)"
+        )
     if isinstance(processor, str) or hasattr(processor, "__fspath__"):
         return load_processor(processor)
     if not callable(processor) or not hasattr(processor, "to_dict"):

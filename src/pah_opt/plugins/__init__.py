@@ -7,7 +7,8 @@ separated by commas; empty for the built-in ones alone; not set for all) and ``p
 
 from __future__ import annotations
 
-from pah_opt.plugins.loading import candidate_for, leave_out, load_plugin, load_plugins
+from pah_opt.plugins.clashes import clash, names_of
+from pah_opt.plugins.loading import candidate_for, leave_out, load_plugin, load_plugins, loaded_beside
 from pah_opt.plugins.origin import BUILT_IN, LeftOutPlugin, LoadedPlugin, Origin, Plugins
 from pah_opt.plugins.registered import forget, registrations, remember
 
@@ -36,10 +37,14 @@ def register(plugin: object, name: str | None = None) -> str:
         The name.
 
     Raises:
-        PluginError: the plugin is broken; nothing was registered.
+        PluginError: the plugin is broken, or brings a name that another one brings; nothing was registered.
     """
     name = name or str(getattr(plugin, "__name__", type(plugin).__name__))
-    load_plugin(candidate_for(name, plugin), strict=True)
+    loaded = load_plugin(candidate_for(name, plugin), strict=True)
+    owners = {taken: other.origin for other in loaded_beside(name) for taken in names_of(other)}
+    error = clash(loaded, owners, "give yours another name")
+    if error is not None:
+        raise error
     remember(name, plugin)
     return name
 

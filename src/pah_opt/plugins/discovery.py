@@ -110,11 +110,12 @@ def choose(
     candidates, without = list(candidates), frozenset(without)
     _check_known(only or (), candidates, ENVIRONMENT_VARIABLE)
     _check_known(without, candidates, "--no-plugin")
-    chosen = [c for c in candidates if _wanted(c.origin, only) and not c.origin.names & without]
+    chosen = [c for c in candidates if wanted(c.origin, only) and not c.origin.names & without]
     return chosen, [c for c in candidates if c not in chosen]
 
 
-def _wanted(origin: Origin, only: frozenset[str] | None) -> bool:
+def wanted(origin: Origin, only: frozenset[str] | None) -> bool:
+    """Tell whether a plugin is among those that ``PAH_OPT_PLUGINS`` names, ``only``; None for all."""
     return only is None or origin.built_in or origin.distribution is None or bool(origin.names & only)
 
 

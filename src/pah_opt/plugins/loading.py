@@ -6,7 +6,7 @@ import inspect
 import logging
 import sys
 import traceback
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -16,7 +16,7 @@ from pah_opt.errors import PluginError, nearest_name
 from pah_opt.hookspecs import PROJECT
 from pah_opt.optimizer import API_VERSION
 from pah_opt.plugins.contract import CHECKS, checked_items
-from pah_opt.plugins.discovery import Candidate, choose, installed, named_in_environment
+from pah_opt.plugins.discovery import Candidate, choose, installed, named_in_environment, wanted
 from pah_opt.plugins.origin import LeftOutPlugin, LoadedPlugin, Origin, Plugins
 from pah_opt.plugins.registered import registered_plugins
 
@@ -51,6 +51,18 @@ def load_plugins(
         left_out=tuple(result for result in results if isinstance(result, LeftOutPlugin)),
         not_chosen=tuple(c.origin for c in not_chosen),
     )
+
+
+def loaded_beside(name: str) -> Iterator[LoadedPlugin]:
+    """Yield every plugin that loads beside one registered under ``name``, which replaces an earlier one of that name.
+
+    Broken ones are passed over in silence: whoever loads the registry logs them.
+    """
+    others = [candidate_for(each, plugin) for each, plugin in registered_plugins().items() if each != name]
+    for candidate in [*installed(), *others]:
+        if wanted(candidate.origin, named_in_environment()):
+            with suppress(PluginError):
+                yield load_plugin(candidate)
 
 
 def _load_or_leave_out(candidate: Candidate) -> LoadedPlugin | LeftOutPlugin:

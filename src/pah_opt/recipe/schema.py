@@ -26,7 +26,10 @@ from pah_opt.recipe.mistakes import mistakes
 from pah_opt.recipe.places import Places
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from pah_opt.recipe.mistakes import Mistake
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 
@@ -41,11 +44,7 @@ class FrozenData(BaseModel):
             super().__init__(**data)
         except ValidationError as error:
             kind = type(self)
-            problems = [
-                Problem(m.message, Place(field=dotted(m.path)), m.allowed, m.nearest)
-                for m in mistakes(error, kind, data)
-            ]
-            raise RecipeError(problems, f"this is not a {kind.__name__}") from error
+            raise RecipeError(as_problems(mistakes(error, kind, data)), f"this is not a {kind.__name__}") from error
 
     # Tells pydantic that parts inside other data need not be made through __init__, so that all their mistakes are
     # collected; its own RootModel does the same.
@@ -169,6 +168,11 @@ class Recipe(FrozenData):
         copy = self.model_copy()
         copy._places = places  # noqa: SLF001  # its own
         return copy
+
+
+def as_problems(found: Iterable[Mistake]) -> list[Problem]:
+    """Return mistakes in data that was written in no file, each under the name of its field."""
+    return [Problem(m.message, Place(field=dotted(m.path)), m.allowed, m.nearest) for m in found]
 
 
 def dotted(path: tuple[str | int, ...]) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from pah_opt.errors import DuplicateOptimizerError, Place, Problem, RecipeError, UnknownOptimizerError, nearest_name
+from pah_opt.errors import Place, Problem, RecipeError, UnknownOptimizerError, nearest_name
 from pah_opt.plugins import LeftOutPlugin, LoadedPlugin, Origin, Plugins, leave_out
+from pah_opt.plugins.clashes import Name, clash, names_of
 from pah_opt.recipe.sources import as_recipe
 
 if TYPE_CHECKING:
@@ -152,31 +153,14 @@ def _without_clashes(
 ) -> tuple[tuple[LoadedPlugin, ...], tuple[LeftOutPlugin, ...]]:
     kept: list[LoadedPlugin] = []
     clashing: list[LeftOutPlugin] = []
-    owners: dict[tuple[str, str], Origin] = {}
+    owners: dict[Name, Origin] = {}
     for plugin in plugins:
-        error = _clash(plugin, owners)
+        error = clash(plugin, owners, "uninstall one of them, or leave one out with --no-plugin")
         if error is None:
             kept.append(plugin)
-            owners.update(dict.fromkeys(_names(plugin), plugin.origin))
+            owners.update(dict.fromkeys(names_of(plugin), plugin.origin))
         elif strict:
             raise error
         else:
             clashing.append(leave_out(plugin.origin, error))
     return tuple(kept), tuple(clashing)
-
-
-def _names(plugin: LoadedPlugin) -> list[tuple[str, str]]:
-    groups: dict[str, tuple[AnyOptimizer | ModelAdapter | Metric | Recipe, ...]] = {
-        "strategy": plugin.optimizers, "adapter": plugin.adapters, "metric": plugin.metrics, "preset": plugin.presets,
-    }  # fmt: skip
-    return [(kind, item.name) for kind, items in groups.items() for item in items]
-
-
-def _clash(plugin: LoadedPlugin, owners: Mapping[tuple[str, str], Origin]) -> DuplicateOptimizerError | None:
-    taken = [(kind, name, owners[kind, name]) for kind, name in _names(plugin) if (kind, name) in owners]
-    if not taken:
-        return None
-    clashes = "; ".join(f"the {kind} {name!r} is already brought by plugin {owner}" for kind, name, owner in taken)
-    return DuplicateOptimizerError(
-        f"plugin {plugin.origin}: {clashes}; uninstall one of them, or leave one out with --no-plugin"
-    )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 from pah_opt.data import DIGITS, ImageChoice, digits_processor, is_digits, load_data
 from pah_opt.errors import DataError
 from pah_opt.measure.provenance import config_sha256, weights_sha256
-from pah_opt.models import find_adapter, load_model
+from pah_opt.models import find_adapter
 from pah_opt.registry import default_registry
+from pah_opt.workflow.loading import Loaded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +47,7 @@ class Origin:
         """
         if is_digits(study.model) or is_digits(study.data):
             return cls._embedded(study, device)
-        loaded = load_model(study.model, device=device)
+        loaded = Loaded.dense(study.model, device=device)
         data = load_data(study.data, loaded.processor, **_choice(study))
         if data.train is None:
             raise DataError(f"{study.data} has no training images, and a study adapts the model to them first")

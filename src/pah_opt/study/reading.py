@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,8 @@ def _adaptations(study: Study, places: Places) -> Iterator[Problem]:
             config = AdaptConfig.of(str(options.pop("mode", "full")), options)
         except RecipeError as error:
             for problem in error.problems:
-                yield Problem(problem.message, place, problem.allowed, problem.nearest)
+                field = problem.place.field.split(".") if problem.place.field else []
+                yield replace(problem, place=_place(places, ("adaptations", name, *field)))
             continue
         if not config.validation and len(study.adaptations) > 1:
             yield Problem(

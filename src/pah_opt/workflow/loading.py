@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pah_opt.artifact import Artifact, load
 from pah_opt.artifact.files import DESCRIPTION, PROCESSOR
 from pah_opt.data import DIGITS, check_fit, digits_processor, is_digits, load_data, load_processor
-from pah_opt.errors import DataError
+from pah_opt.errors import UnsupportedModelError
 from pah_opt.models import find_adapter, load_model
 from pah_opt.registry import default_registry
 from pah_opt.workflow.ranks import own_device
@@ -23,6 +23,23 @@ if TYPE_CHECKING:
     from pah_opt.splits import Data
 
 Weights = Literal["pretrained", "random"]
+
+
+def _is_artifact(source: str) -> bool:
+    return (Path(source) / DESCRIPTION).is_file()
+
+
+def refuse_artifact(source: str) -> None:
+    """Refuse the folder of an artifact where a dense model is needed.
+
+    Raises:
+        UnsupportedModelError: says what to give, and which commands take the artifact.
+    """
+    if _is_artifact(source):
+        raise UnsupportedModelError(
+            f"{source} holds an artifact, and recipes and adaptations start from a dense model: give the folder or hub "
+            "id of the model that it was made from; pah-opt measure, compare and export take an artifact"
+        )
 
 
 @dataclass(frozen=True)
@@ -50,8 +67,9 @@ class Loaded:
         """Load a folder in transformers' form, a hub id, or ``digits``, the small ViT that comes with the package.
 
         Raises:
-            UnsupportedModelError: it is no model that is known.
+            UnsupportedModelError: it is no model that is known, or an artifact.
         """
+        refuse_artifact(source)
         if is_digits(source):
             return cls._digits(weights, device, seed)
         found = load_model(source, weights=weights, device=own_device(device), seed=seed)
@@ -72,7 +90,7 @@ class Loaded:
             ArtifactError: the artifact is damaged.
             UnsupportedModelError: it is no model that is known.
         """
-        if not (Path(source) / DESCRIPTION).is_file():
+        if not _is_artifact(source):
             return cls.dense(source, weights=weights, device=device, seed=seed)
         artifact = load(source, device=own_device(device))
         processor = load_processor(source) if (Path(source) / PROCESSOR).is_file() else None
@@ -89,11 +107,6 @@ class Loaded:
         Raises:
             DataError: they cannot be read or do not fit the model's input or head, or there is no processor.
         """
-        if self.processor is None:
-            raise DataError(
-                f"{self.name} comes without an image processor, so its preprocessing is not known; save it with "
-                "preprocessor_config.json, or measure without data"
-            )
         images = load_data(data, self.processor, seed=seed, **choice)
         layout = find_adapter(self.model, default_registry().adapters).layout(self.model)
         check_fit(images.test, layout, model=self.model)

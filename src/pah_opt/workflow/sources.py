@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pah_opt.data import is_digits
 from pah_opt.models import load_model
-from pah_opt.workflow.loading import Loaded
+from pah_opt.workflow.loading import Loaded, refuse_artifact
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from pah_opt.data import ImageChoice
     from pah_opt.splits import Data
     from pah_opt.workflow.loading import Weights
-
-DEFAULT_MODEL = "google/vit-base-patch16-224"
-DEFAULT_DATA = "uoft-cs/cifar10"
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,8 @@ class Source:
     @classmethod
     def load(
         cls,
-        model: str = DEFAULT_MODEL,
-        data: str | None = DEFAULT_DATA,
+        model: str,
+        data: str | None,
         *,
         weights: Weights = "pretrained",
         device: str = "cpu",
@@ -76,8 +73,9 @@ def empty_model(source: str) -> nn.Module:
     """Return the model of a hub id or folder without weights, on the ``meta`` device; only its config is read.
 
     Raises:
-        UnsupportedModelError: the config cannot be read.
+        UnsupportedModelError: the config cannot be read, or the folder is an artifact's.
     """
+    refuse_artifact(source)
     if is_digits(source):
         from pah_opt.adapt.digits import digits_vit
 

@@ -269,8 +269,10 @@ def test_model_that_cannot_save_itself_is_named(make_split: MakeSplit, tmp_path:
     ("mode", "given", "message"),
     [
         ("ful", {}, r"mode is 'ful'; allowed: full, last-layers, head, lora; did you mean 'full'"),
-        ("full", {"epoch": 3}, r"there is no option 'epoch'; .*did you mean 'epochs'"),
-        ("full", {"epochs": 0}, "epochs is 0: Input should be greater than or equal to 1"),
+        ("full", {"epoch": 3}, r"epoch: there is no 'epoch' here; allowed: .*; did you mean 'epochs'"),
+        ("full", {"epochs": 0}, "epochs: got 0; allowed: whole number >= 1 and <= 10000"),
+        ("full", {"epochs": "five"}, 'epochs: got the text "five"; allowed: whole number'),
+        ("full", {"augmentation": {"crop": 2}}, "augmentation.crop: got 2; allowed: number >= 0 and <= 0.5"),
         ("head", {"epochs": 3}, "epochs is 3 and mode 'head' does not use it; leave it out; allowed: mixed_precision"),
         ("head", {"lr": 0.1, "early_stop": 2}, r"2 problems\):\n  - lr is 0.1 .*\n  - early_stop is 2 and mode 'head'"),
         ("full", {"distill": 0.5}, "distill is 0.5 and an adaptation has no teacher; .*teacher=…"),
@@ -281,7 +283,7 @@ def test_model_that_cannot_save_itself_is_named(make_split: MakeSplit, tmp_path:
         ("lora", {"last_blocks": 2, "views": 2}, r"2 problems\):\n  - last_blocks is 2 .*'lora' .*\n  - views is 2"),
         ("last-layers", {"lora_rank": 4, "lora_alpha": 1.0}, r"2 problems\):\n  - lora_rank is 4 .*\n  - lora_alpha"),
         ("full", {"early_stop": 2, "validation": 0}, r"early_stop is 2 and validation is 0: .*such as validation=0.1"),
-        ("last-layers", {"last_blocks": 3}, "last_blocks is 3 and the model has 3 blocks; train fewer"),
+        ("last-layers", {"last_blocks": 3}, "adapted this way .*\n  - last_blocks is 3 and the model has 3 blocks"),
     ],
 )
 def test_wrong_options_are_refused_before_any_work(

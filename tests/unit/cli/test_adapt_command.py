@@ -134,6 +134,7 @@ def test_cache_and_no_cache_contradict_each_other(run: Callable[..., Result]) ->
     [
         ("epoch=1", "did you mean 'epochs'"),
         ("epochs", "write NAME=VALUE"),
+        ("epochs=five", 'epochs: got the text "five"; allowed: whole number'),
         ("epochs={", "no YAML value"),
         ("mode=head", "the mode is no setting; write --mode head"),
         ("lora_rank=4", "lora_rank is 4 and mode 'full' does not use it"),
@@ -145,6 +146,18 @@ def test_wrong_settings_are_found_before_anything_is_loaded(
     result = run("adapt", "--model", "/nowhere", "--set", setting)
     assert result.exit_code == 2
     assert message in result.output
+    assert "recipe" not in result.output
+
+
+def test_folder_without_a_processor_is_told_to_bring_one(
+    run: Callable[..., Result], folders: tuple[str, str, Path]
+) -> None:
+    model, data, _ = folders
+    Path(model, "preprocessor_config.json").unlink()
+    result = run("adapt", "--model", model, "--data", data, "--mode", "head")
+    assert result.exit_code == 2
+    assert "the model comes without an image processor" in result.stderr
+    assert "transformers" not in result.stderr
 
 
 def test_settings_of_the_examples_in_the_help_have_an_effect(run: Callable[..., Result]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 
 import click
@@ -63,6 +65,15 @@ def test_every_commands_help_has_examples_and_is_plain_text_of_80_columns(comman
     assert "\\b" not in usage
     assert "\x1b" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_example_in_the_help_gives_what_its_command_needs(command: tuple[str, ...], run: Run) -> None:
+    for example in re.findall(r"^  pah-opt .*", run(*command, "--help").stdout, re.MULTILINE):
+        name, *rest = shlex.split(re.split(r" [>|] ", example)[0])[1:]
+        shown = main.get_command(click.Context(main), name)
+        assert shown is not None
+        shown.make_context(name, rest)  # raises where an option is missing or unknown
 
 
 def test_the_groups_help_lists_commands_options_and_exit_status(run: Run) -> None:

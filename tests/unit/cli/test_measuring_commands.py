@@ -75,6 +75,23 @@ def test_measure_of_random_weights_says_so(run: Run, folder: Path) -> None:
     assert "The weights of tiny are random" in " ".join(result.stdout.split())
 
 
+@pytest.mark.parametrize("command", ["measure", "compare"])
+def test_measure_and_compare_are_thorough_until_told_otherwise(
+    command: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[MeasureSettings] = []
+
+    def stop(*_: object, settings: MeasureSettings, **__: object) -> None:
+        seen.append(settings)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("pah_opt.workflow.measuring.measure_sources", stop)
+    for thoroughness in ([], ["--full"], ["--quick"]):
+        assert run(command, "digits", *thoroughness).exit_code == 0
+    full, quick = MeasureSettings(), MeasureSettings.quick()
+    assert seen == [full, full, quick]
+
+
 def test_measure_of_nothing_that_is_known_is_refused(run: Run, tmp_path: Path) -> None:
     result = run("measure", str(tmp_path), *QUICK)
     assert result.exit_code == 2

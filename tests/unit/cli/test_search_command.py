@@ -18,6 +18,6 @@ from pah_opt.cli import main
     ],
 )
 def test_wrong_input_is_said_before_anything_is_loaded(arguments: list[str], said: str) -> None:
-    done = CliRunner().invoke(main, ["search", "--model", "/nowhere", *arguments])
+    done = CliRunner().invoke(main, ["search", "--model", "/nowhere", "--data", "/nowhere", *arguments])
     assert done.exit_code == 2
     assert said in done.stderr

@@ -28,6 +28,11 @@ def test_what_is_no_processor_is_refused() -> None:
         as_processor(5)
 
 
+def test_missing_processor_is_said_to_be_the_models() -> None:
+    with pytest.raises(DataError, match="the model comes without an image processor"):
+        as_processor(None)
+
+
 def test_resizing_keeps_the_share_that_a_centre_crop_takes() -> None:
     cropped = BitImageProcessorPil(size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224})
     smaller = resized_processor(cropped, 112, 112)

@@ -456,7 +456,8 @@ def test_the_command_shows_the_front_and_the_pick_and_fails_where_there_is_none(
     monkeypatch.setattr("pah_opt.workflow.Source.load", lambda *_, **__: source)
     space = tmp_path / "space.yaml"
     space.write_text("steps: [{use: magnitude-pruning, with: {sparsity: {choices: [0.2, 0.95]}}}]")
-    arguments = ["search", str(space), "--minimise", "size", "--trials", "2", "--validation-images", "100"]
+    arguments = ["search", str(space), "--model", "tiny", "--data", "tiny", "--minimise", "size", "--trials", "2"]
+    arguments += ["--validation-images", "100"]
     good = CliRunner().invoke(main, [*arguments, "--limit", "top1_drop_pp=99", "--out", str(tmp_path / "a")])
     assert good.exit_code == 0, good.stderr
     assert "The pick, on the test images:" in good.stdout

@@ -142,6 +142,12 @@ def test_an_adaptation_without_validation_images_is_refused_beside_others() -> N
     assert read_study({**study_of({"a": {}}), "adaptations": {"only": {"validation": 0}}})
 
 
+def test_a_wrong_setting_of_an_adaptation_is_named_with_the_adaptation() -> None:
+    adaptations = {"long": {"epochs": "five"}}
+    with pytest.raises(RecipeError, match=r'adaptations\.long\.epochs: got the text "five"; allowed: whole number'):
+        read_study({**study_of({"a": {}}), "adaptations": adaptations})
+
+
 def test_what_is_no_study_is_refused_with_what_is() -> None:
     with pytest.raises(RecipeError, match=r"a study cannot be read from a list; .*pah_opt\.study\.Study"):
         read_study(["adaptations"])  # type: ignore[arg-type]

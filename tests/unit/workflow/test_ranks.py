@@ -80,7 +80,8 @@ def test_the_run_command_writes_nothing_in_the_other_processes(monkeypatch: pyte
     monkeypatch.setattr(Source, "load", lambda *_, **__: source)
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(Recipe(steps=(Step.of("magnitude-pruning"),)).to_data()))
-    result = CliRunner().invoke(main, ["run", str(recipe), "--out", str(tmp_path / "out")])
+    arguments = ["run", str(recipe), "--model", "tiny", "--weights", "random", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert not (tmp_path / "out").exists()
     assert not result.output
