@@ -65,7 +65,7 @@ class Judge:
         validation: images that decide, in an order of which any first part is balanced; no step sees them.
         budget: the limits.
         calibration_images: how many images calibrating steps observe.
-        racing: stop hopeless trials on part of the images.
+        racing: stop hopeless trials on part of the images, or by their plan where nothing can come of them.
         screening: predict before anything runs, and leave out what is over a limit.
         registry: the strategies; None for every installed one.
         dense: figures of the dense model: those of an earlier run, or what :meth:`prepare` measures.
@@ -155,8 +155,12 @@ class Judge:
 
     def _judge(self, recipe: Recipe, rivals: Rivals, looker: Looker, found: dict[str, Any]) -> None:
         def screen(planned: Plan) -> None:
-            found["predicted"] = self._forecast(planned)
-            self._check_plan(found["predicted"])
+            found["predicted"] = predicted = self._forecast(planned)
+            self._check_plan(predicted)
+            cost = self._least(predicted).get(self.budget.figure)
+            pointless = rivals.pointless(cost) if self.racing and cost is not None else None
+            if pointless is not None:
+                raise _Ended("outdone", pointless)
 
         artifact = apply(
             self.model, recipe, Data(test=self.validation, train=self.training), on_collapse="ignore",
@@ -195,8 +199,12 @@ class Judge:
         return forecast(planned, self.strategies, self.table, self.adapter)
 
     def _check_plan(self, predicted: Mapping[str, float]) -> None:
+        self._check(self._least(predicted), "is planned to be")
+
+    def _least(self, predicted: Mapping[str, float]) -> dict[str, float]:
+        """Return the least that figures can be, by their predictions."""
         doubt = {"artifact_bytes": SLACK, "latency_p50_ms": DOUBTED_LATENCY}
-        self._check({name: value / doubt.get(name, 1.0) for name, value in predicted.items()}, "is planned to be")
+        return {name: value / doubt.get(name, 1.0) for name, value in predicted.items()}
 
     def _check(self, figures: Mapping[str, float | None], verb: str) -> None:
         for name, over in self.budget.excess(figures).items():

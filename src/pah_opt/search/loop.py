@@ -153,7 +153,7 @@ class Loop:
             yield self._ended(trial, replace(record, figures=dict(self.dense), reason="every step was left out"))
             return
         try:
-            self.engine.start(Job(trial, recipe, Rivals.of(self.records, self.budget.figure), record))
+            self.engine.start(Job(trial, recipe, Rivals.of(self.records, self.budget), record))
         except BaseException:  # an interrupt too: a trial that never began must not stay open
             self._drop(trial)
             raise

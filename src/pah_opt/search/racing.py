@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from pah_opt.search.front import Point
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
+    from pah_opt.search.budget import Budget
     from pah_opt.search.records import Record
 
 ETA = 3
@@ -46,26 +47,37 @@ class Rivals:
 
     Args:
         at: for each number of images, the cost and the drop of every trial that got there.
+        lossless: cost of the cheapest trial that keeps every limit and loses nothing; None where there is none.
     """
 
     at: dict[int, tuple[Point, ...]]
+    lossless: float | None = None
 
     @classmethod
-    def of(cls, records: Iterable[Record], figure: str) -> Rivals:
+    def of(cls, records: Sequence[Record], budget: Budget) -> Rivals:
         """Collect them.
 
         Args:
             records: earlier trials.
-            figure: name of the figure that is minimised.
+            budget: the limits, and what is minimised.
         """
         found: dict[int, list[Point]] = {}
+        figure = budget.figure
         for record in records:
             cost = record.figures.get(figure)
             if cost is None or record.state == "repeated":
                 continue
             for images, drop in record.rungs:
                 found.setdefault(images, []).append(Point(cost, drop))
-        return cls({images: tuple(points) for images, points in found.items()})
+        costs = [record.figures.get(figure) for record in records if record.keeps(budget) and _loses_nothing(record)]
+        lossless = min((cost for cost in costs if cost is not None), default=None)
+        return cls({images: tuple(points) for images, points in found.items()}, lossless)
+
+    def pointless(self, cost: float) -> str | None:
+        """Return why a trial that costs at least so much cannot get on the front, or None."""
+        if self.lossless is None or cost <= self.lossless:
+            return None
+        return f"costs at least {cost:,.6g}, and a trial that loses nothing costs {self.lossless:,.6g}"
 
     def outdone(self, images: int, point: Point) -> str | None:
         """Return why a trial is in the worse half at a rung, or None when it goes on.
@@ -81,6 +93,11 @@ class Rivals:
         if beaten == 0 or beaten <= ranks[len(ranks) // 2]:
             return None
         return f"in the worse half after {images} images: {beaten} of {len(others)} earlier trials are better in both"
+
+
+def _loses_nothing(record: Record) -> bool:
+    drop = record.figures.get("top1_drop_pp")
+    return drop is not None and drop <= 0.0
 
 
 def standard_error_pp(flips: int, images: int) -> float:

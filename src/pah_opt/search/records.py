@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pah_opt.search.budget import Budget
 
-State = Literal["done", "stopped", "over", "refused", "failed", "timed-out", "out-of-memory", "repeated"]
+State = Literal["done", "stopped", "over", "outdone", "refused", "failed", "timed-out", "out-of-memory", "repeated"]
 
 
 class Rung(NamedTuple):
@@ -34,8 +34,9 @@ class Record:
     Args:
         number: in the order in which trials were started.
         state: ``done``; ``stopped`` on part of the images, because it was hopeless; ``over`` a limit by its plan or
-            its size, so not judged; ``refused`` by the strategies or the plan; ``failed``, ``timed-out``,
-            ``out-of-memory``; ``repeated``: an earlier trial had the same recipe, whose figures are these.
+            its size, so not judged; ``outdone`` by its plan: dearer than a trial that loses nothing; ``refused`` by the
+            strategies or the plan; ``failed``, ``timed-out``, ``out-of-memory``; ``repeated``: an earlier trial had the
+            same recipe, whose figures are these.
         recipe: what was tried, as JSON data; None when every step was left out (the dense model).
         values: what was chosen, by name of the parameter.
         figures: what was measured, named as in reports, on the validation images.

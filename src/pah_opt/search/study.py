@@ -227,15 +227,20 @@ class Study:
         """End a trial. Its record is in the storage before its state is, so that a crash between them loses nothing."""
         figure = self.budget.figure
         cost = record.figures.get(figure, record.predicted.get(figure))
-        drop = record.figures.get("top1_drop_pp")
-        known = record.state in ("done", "stopped", "repeated") and cost is not None and drop is not None
-        excess = sum(self.budget.excess(record.figures).values()) if known else FAILED_EXCESS
-        worst = 100.0 * (dense.get("top1") or 1.0)
+        drop, excess = self._loss(record, cost, dense)
         with self._storing():
             trial.set_user_attr("excess", [excess if excess > 0 else -1.0])
             trial.set_user_attr("record", record.to_data())
-            values = [_first(cost, dense.get(figure), 0.0), drop if known else worst]
-            self.study.tell(trial, values)
+            self.study.tell(trial, [_first(cost, dense.get(figure), 0.0), drop])
+
+    def _loss(self, record: Record, cost: float | None, dense: Mapping[str, float | None]) -> tuple[float, float]:
+        """Return the drop of a trial as the sampler is told it, and by how much limits are missed."""
+        drop = record.figures.get("top1_drop_pp")
+        if record.state == "outdone":  # the best that it could be, which what outdoes it still beats
+            return 0.0, 0.0
+        if record.state in ("done", "stopped", "repeated") and cost is not None and drop is not None:
+            return drop, sum(self.budget.excess(record.figures).values())
+        return 100.0 * (dense.get("top1") or 1.0), FAILED_EXCESS
 
     def drop(self, trial: Any) -> None:
         """Forget a trial that was interrupted."""

@@ -23,7 +23,7 @@ from pah_opt.search.latency_table import LatencyTable
 from pah_opt.search.looking import Looker
 from pah_opt.search.proposing import Proposer, Survey
 from pah_opt.search.racing import Rivals, beyond_doubt, rungs
-from pah_opt.search.records import Record, Rung
+from pah_opt.search.records import Record, Rung, State
 from pah_opt.search.space import Space
 from pah_opt.search.starts import knapsack_starts, nearly_cheapest, simple_starts, thorough_starts
 from pah_opt.splits import Data
@@ -145,6 +145,30 @@ def test_the_worse_half_is_stopped_and_the_front_never() -> None:
     assert rivals.outdone(50, Point(9, 9.5)) is not None
     assert rivals.outdone(50, Point(0.5, 9.0)) is None
     assert rivals.outdone(150, Point(9, 9.5)) is None, "nobody got there yet"
+
+
+def test_what_costs_more_than_a_trial_that_loses_nothing_is_never_run(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost = judge.predict(HALF)[judge.budget.figure]
+    monkeypatch.setattr("pah_opt.search.judge.stored_bytes", lambda _: pytest.fail("it was made"))
+    found = judge(HALF, Rivals({}, lossless=0.5 * cost), NOTHING)
+    assert (found.state, dict(found.figures)) == ("outdone", {})
+    assert "a trial that loses nothing costs" in str(found.reason)
+
+
+def test_only_trials_that_lose_nothing_and_keep_every_limit_outdo_others_by_their_cost() -> None:
+    def trial(cost: float, drop: float, state: State = "done") -> Record:
+        return Record(0, state, None, figures={"macs": cost, "params": 10 * cost, "top1_drop_pp": drop})
+
+    budget = Budget(minimise="macs", params=70)
+    records = [trial(5, 0.5), trial(6, 0.0), trial(7, -0.2), trial(3, 0.0, "stopped")]
+    rivals = Rivals.of(records, budget)
+    assert rivals.lossless == 6
+    assert rivals.pointless(6) is None
+    assert rivals.pointless(6.1) is not None
+    assert Rivals.of([trial(8, 0.0)], budget).lossless is None, "it misses the limit of parameters"
+    assert Rivals({}).pointless(1e9) is None
 
 
 def test_a_limit_is_missed_beyond_doubt_only_where_chance_cannot_be_it() -> None:
