@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -198,16 +199,31 @@ def check_order(split: Split, model: nn.Module) -> None:
     """Check that a split's classes come in the order of the label names in a model's config.
 
     Raises:
-        DataError: a class that both know has two numbers; names both.
+        DataError: a class that both know has two numbers; names both. Case, dashes and underscores count only where
+            names differ by nothing else.
     """
-    places = {_spelled(class_name): index for index, class_name in enumerate(label_names(model))}
+    place_of = _places_in(label_names(model), split.class_names)
     for index, class_name in enumerate(split.class_names):
-        place = places.get(_spelled(class_name), index)
+        place = place_of.get(class_name, index)
         if place != index:
             raise DataError(
                 f"labels are out of step: class {class_name!r} is {index} in {split.name} and {place} in the model's "
                 "config (id2label); reorder the labels, or fit the head again"
             )
+
+
+def _places_in(names: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
+    """Return where classes are among ``names``: by the name as it is, else by a spelling that one on each side has."""
+    folded = _places([_spelled(name) for name in names])
+    alone = _places([_spelled(class_name) for class_name in class_names])
+    by_spelling = {class_names[index]: folded[spelled] for spelled, index in alone.items() if spelled in folded}
+    return by_spelling | _places(names)
+
+
+def _places(names: Sequence[str]) -> dict[str, int]:
+    """Return the place of each name that is there once."""
+    counts = Counter(names)
+    return {name: place for place, name in enumerate(names) if counts[name] == 1}
 
 
 def label_names(model: nn.Module) -> tuple[str, ...]:

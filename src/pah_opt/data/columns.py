@@ -141,11 +141,11 @@ def _label_columns(features: Mapping[str, Any]) -> list[str]:
 def _label_column(features: Mapping[str, Any], source: str | Path) -> str:
     found = _label_columns(features)
     if not found:
-        # The datasets library makes no labels of a single folder.
+        # Of archives of images the datasets library makes labels only of several folders at one depth.
         raise DataError(
-            f"{source} has images and no column of labels; columns: {', '.join(features)}; in a folder of images give "
-            "at least two class folders in each split (train/cat, train/dog), else name the column with "
-            f"{_LABELS.named}"
+            f"{source} has images and no column of labels; columns: {', '.join(features)}; in archives of images "
+            "give at least two class folders in each split, all at one depth (train/cat, train/dog), else name the "
+            f"column with {_LABELS.named}"
         )
     return _only(_LABELS, found, features, source)
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from pah_opt.data.checks import check_several_classes, check_trained_classes
 from pah_opt.data.columns import Columns
@@ -15,8 +11,13 @@ from pah_opt.data.digits import DIGITS_SPLITS, digits_data, is_digits
 from pah_opt.data.preprocess import as_processor
 from pah_opt.data.sampling import balanced_subset, validation_split
 from pah_opt.data.splits import CACHE_BYTES, ImageSplit
-from pah_opt.errors import DataError, MissingBackendError
+from pah_opt.data.tables import tables_of
+from pah_opt.errors import DataError
 from pah_opt.splits import Data, Split
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 HELD_OUT_SEED = 0
 """Chooses the images of ``test_share``. Never the user's seed: a second one would measure what the first trained on."""
@@ -51,7 +52,8 @@ def load_data(
 
     Args:
         source: a hub id such as ``uoft-cs/cifar10``; or a local folder in the hub's layout (parquet), saved by
-            ``save_to_disk``, or with a folder of images for each class (``train/cat/1.png``, ``test/cat/2.png``); or
+            ``save_to_disk``, or with a folder of images for each class (``train/cat/1.png``, ``test/cat/2.png``; the
+            outermost folder named after a split is the split's, so that a class may be called ``train`` too); or
             ``digits`` for the images that come with scikit-learn, always cut in the same training and test images.
         processor: the model's image processor, or its hub id or folder.
         train_limit: take at most so many training images, as many of each class as possible.
@@ -100,8 +102,11 @@ class _Names:
 
 
 def _read(source: str | Path, processor: Any, names: _Names, cache_bytes: int) -> Data:
-    tables = _tables(source)
+    found = tables_of(source)
+    tables = found.splits
     _check_names(tables, source, names.train_split, names.test_split, names.test_share)
+    read = (names.train_split, names.test_split) if names.test_share is None else (names.train_split,)
+    found.check_apart(read, source)
     columns = Columns.of(tables, source, names.image_column, names.label_column)
 
     def split(name: str) -> ImageSplit:
@@ -142,92 +147,6 @@ def _check_names(
         raise DataError(f"{test_split!r} cannot be both the training and the test split; splits: {found}")
 
 
-def _tables(source: str | Path) -> Mapping[str, Any]:
-    datasets = _library()
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _local(datasets, path)
-    if isinstance(source, Path) or str(source).startswith((".", "/", "~")):
-        raise DataError(f"there is no folder {str(source)!r}; give a folder, or a hub id such as uoft-cs/cifar10")
-    return _from_hub(datasets, str(source))
-
-
-def _library() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingBackendError(
-            "data sets are read with the datasets library, which is not installed; pip install 'pah-opt[data]'"
-        ) from error
-    return datasets
-
-
-def _local(datasets: Any, path: Path) -> Mapping[str, Any]:
-    _check_saved_splits(path)
-    try:
-        with _quiet(datasets):
-            if (path / "dataset_dict.json").exists():
-                return _named(datasets.load_from_disk(str(path)))
-            return _named(datasets.load_dataset(str(path)))
-    except Exception as error:  # each reader behind datasets (arrow, pillow, json) raises its own
-        raise DataError(
-            f"the images in {str(path)!r} cannot be read ({_reason(error)}); it should hold parquet files as the hub "
-            "stores them, or train/ and test/ with a folder of images for each class"
-        ) from error
-
-
-def _check_saved_splits(path: Path) -> None:
-    """Name a saved split without images: ``datasets.load_from_disk`` fails on its missing files with an IndexError."""
-    for state in sorted(path.glob("*/state.json")):
-        try:
-            files = json.loads(state.read_text(encoding="utf-8")).get("_data_files")
-        except (OSError, ValueError, AttributeError):
-            continue  # damaged; reading it says how
-        if files == []:
-            raise DataError(f"{path}:{state.parent.name} is empty; save the data set with images in every split")
-
-
-def _from_hub(datasets: Any, name: str) -> Mapping[str, Any]:
-    try:
-        with _quiet(datasets):
-            return _named(datasets.load_dataset(name))
-    except Exception as error:  # hub, network and every reader behind them raise their own
-        raise DataError(
-            f"the data set {name!r} cannot be loaded from the hub ({_reason(error)}); check the name and the network, "
-            "or download it elsewhere and give its local folder instead"
-        ) from error
-
-
-def _named(found: Any) -> Mapping[str, Any]:
-    if not isinstance(found, Mapping):
-        raise DataError(f"it holds one unnamed {type(found).__name__}, and named splits are needed")
-    return found
-
-
-def _reason(error: BaseException) -> str:
-    """Say what went wrong at the root: the datasets library wraps the real cause more than once."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}"
-
-
-@contextmanager
-def _quiet(datasets: Any) -> Iterator[None]:
-    """Keep the library's progress bars from anything but a terminal, and give the setting back."""
-    import sys
-
-    shown = datasets.is_progress_bar_enabled() if hasattr(datasets, "is_progress_bar_enabled") else True
-    if sys.stderr.isatty() or not shown:
-        yield
-        return
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.enable_progress_bars()
-
-
 def split_names(source: str | Path) -> Sequence[str]:
     """Return the names of a source's splits.
 
@@ -235,4 +154,4 @@ def split_names(source: str | Path) -> Sequence[str]:
         DataError: it cannot be found or read.
         MissingBackendError: the datasets library is not installed.
     """
-    return DIGITS_SPLITS if is_digits(source) else tuple(_tables(source))
+    return DIGITS_SPLITS if is_digits(source) else tuple(tables_of(source).splits)

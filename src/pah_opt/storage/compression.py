@@ -40,9 +40,10 @@ def write_compressed(file: BinaryIO, weights: Weights) -> Digest:
     compressor = _zstandard().ZstdCompressor(level=LEVEL, write_checksum=True)
     with hashing_pool() as pool:
         writer = HashingWriter(file, pool)
-        with compressor.stream_writer(writer, size=weights.nbytes, closefd=False) as stream:
-            for data in weights_bytes(weights):
-                stream.write(data)
+        stream = compressor.stream_writer(writer, size=weights.nbytes, closefd=False)
+        for data in weights_bytes(weights):
+            stream.write(data)
+        stream.close()  # never after an error: the refusal of an unfinished frame would hide it
         return writer.digest()
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 
 from pah_opt.artifact import load
 from pah_opt.artifact.files import CARD, COMPRESSED_WEIGHTS, DESCRIPTION, EXAMPLES, MANIFEST, PROCESSOR, REPORT, WEIGHTS
-from pah_opt.errors import ArtifactError
+from pah_opt.errors import ArtifactError, ArtifactWriteError
+from pah_opt.storage.weights import Weights
+from pah_opt.testing import tiny_vit
 
 from .conftest import change, tiny_artifact
 
@@ -198,6 +201,28 @@ def test_an_interrupted_save_leaves_the_old_artifact(folder: Path, monkeypatch: 
         tiny_artifact(class_names=()).save(folder, overwrite=True)
     assert load(folder, verify=True).class_names == tuple("abcdefghij")
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_full_disk_is_named_when_weights_are_compressed(folder: Path, full_disk: Any) -> None:
+    pytest.importorskip("zstandard")
+    large = tiny_artifact(model=tiny_vit(hidden=128, mlp=512, blocks=4, heads=2))  # written before all is compressed
+    with full_disk(), pytest.raises(ArtifactWriteError, match=r"could not be written to .*File too large"):
+        large.save(folder, overwrite=True, compress=True)
+    assert load(folder, verify=True).class_names == tuple("abcdefghij")
+
+
+def test_an_interrupt_amid_compressing_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("zstandard")
+    from pah_opt.storage import compression
+
+    def interrupted(weights: Weights) -> Iterator[bytes]:
+        yield weights.header()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compression, "weights_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_artifact().save(tmp_path / "artifact", compress=True)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

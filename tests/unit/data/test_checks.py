@@ -79,6 +79,18 @@ def test_names_are_compared_without_case_and_underscores() -> None:
     check_fit(split(("cat", "Dog", "big emu")), layout_of(model), model=model)
 
 
+@pytest.mark.parametrize("names", [("A", "a", "b"), ("a-b", "a_b", "A B"), ("cat", "CAT", "dog")])
+def test_names_that_differ_by_case_or_dashes_alone_are_told_apart(names: tuple[str, ...]) -> None:
+    check_fit(split(names), layout_of(named(*names)), model=named(*names))
+    with pytest.raises(DataError, match="labels are out of step"):
+        check_fit(split(names), layout_of(named(*names)), model=named(names[1], names[0], names[2]))
+
+
+def test_spelling_that_two_classes_share_proves_nothing() -> None:
+    model = named("canine", "Big Emu", "bird")
+    check_fit(split(("big-emu", "dog", "big_emu")), layout_of(model), model=model)
+
+
 def test_other_spellings_are_no_proof_of_an_error() -> None:
     model = named("feline", "canine", "bird")
     check_fit(split(), layout_of(model), model=model)
