@@ -19,6 +19,7 @@ from pah_opt.pipeline import apply
 from pah_opt.progress import Progress, default_progress
 from pah_opt.registry import Registry, default_registry
 from pah_opt.report import compare
+from pah_opt.search.backend import import_optuna
 from pah_opt.search.bound import BoundSpace, Values
 from pah_opt.search.budget import Budget
 from pah_opt.search.child import Child
@@ -36,7 +37,7 @@ from pah_opt.search.result import SearchResult
 from pah_opt.search.settings import Settings
 from pah_opt.search.space import Space, SpaceSource, as_space
 from pah_opt.search.starts import knapsack_starts, nearly_cheapest, simple_starts, thorough_starts
-from pah_opt.search.study import Study, import_optuna
+from pah_opt.search.study import Study
 from pah_opt.search.verdict import no_pick, unlucky
 from pah_opt.splits import Data
 from pah_opt.storage.lock import locked

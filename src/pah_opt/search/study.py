@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from pah_opt.errors import MissingBackendError, SearchError
+from pah_opt.errors import SearchError
+from pah_opt.search.backend import import_optuna, quiet_optuna
 from pah_opt.search.records import Record
 
 if TYPE_CHECKING:
@@ -24,36 +23,6 @@ STUDY = "search"
 FAILED_EXCESS = 10.0
 """How far beyond its limits a recipe that could not be judged counts for the sampler."""
 POPULATION = 20
-
-
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Drop what Optuna logs and warns of (experimental options that are used on purpose) inside the block."""
-    logger = logging.getLogger("optuna")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"optuna\..*")
-            warnings.filterwarnings("ignore", message=r".*experimental.*")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def import_optuna() -> Any:
-    """Return the module.
-
-    Raises:
-        MissingBackendError: it is not installed.
-    """
-    try:
-        import optuna
-    except ImportError as error:
-        raise MissingBackendError(
-            "searching runs on Optuna, which is not installed; pip install 'pah-opt[search]'"
-        ) from error
-    return optuna
 
 
 class Study:
