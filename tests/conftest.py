@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -39,11 +40,13 @@ def full_disk() -> Callable[[], AbstractContextManager[None]]:
 
     @contextmanager
     def limited() -> Iterator[None]:
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before, compiled = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+        sys.dont_write_bytecode = True  # what is imported here would be cached cut off, and break every later import
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # Python ignores the signal, and errors remain
         try:
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            sys.dont_write_bytecode = compiled
 
     return limited
