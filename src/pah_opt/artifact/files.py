@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from pah_opt.report import files
+
 MANIFEST = "manifest.json"
 """Size and checksums of every other file; and of itself."""
 DESCRIPTION = "artifact.json"
@@ -13,7 +15,7 @@ COMPRESSED_WEIGHTS = "model.safetensors.zst"
 EXAMPLES = "examples.safetensors"
 PROCESSOR = "preprocessor_config.json"
 """Where transformers looks for an image processor."""
-REPORT = "report.json"
+REPORT = files.REPORT
 CARD = "README.md"
 
 KNOWN = frozenset({DESCRIPTION, WEIGHTS, COMPRESSED_WEIGHTS, EXAMPLES, PROCESSOR, REPORT})

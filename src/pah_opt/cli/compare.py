@@ -52,12 +52,11 @@ def command(
 
 
 def _is_report(given: str) -> bool:
-    from pah_opt.report.schema import REPORT
+    from pah_opt.artifact.files import DESCRIPTION, REPORT
 
     folder = Path(given)
-    is_model = any(
-        (folder / name).is_file() for name in ("artifact.json", "config.json")
-    )  # a model may bring its report
+    # A model may bring its report.
+    is_model = any((folder / name).is_file() for name in (DESCRIPTION, "config.json"))
     return given.endswith(".json") or ((folder / REPORT).is_file() and not is_model)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import re
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,8 +186,6 @@ def _reason(error: BaseException) -> str:
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
     """Keep the library's progress bars from anything but a terminal, and give the setting back."""
-    import sys
-
     shown = datasets.is_progress_bar_enabled() if hasattr(datasets, "is_progress_bar_enabled") else True
     if sys.stderr.isatty() or not shown:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -205,4 +206,4 @@ class _Trial:
 
 def _is_of_meta(error: Exception) -> bool:
     """Tell whether an error may come from tensors without values."""
-    return isinstance(error, NotImplementedError) or "meta" in str(error).lower()
+    return isinstance(error, NotImplementedError) or re.search(r"\bmeta\b", str(error), re.IGNORECASE) is not None

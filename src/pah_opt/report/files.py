@@ -11,6 +11,9 @@ from pah_opt.storage.atomic import write_text
 if TYPE_CHECKING:
     from os import PathLike
 
+REPORT = "report.json"
+"""How a report is called in a folder of results, and beside a model."""
+
 
 def write(path: str | PathLike[str], text: str) -> Path:
     """Replace a file's content; folders above it are made.

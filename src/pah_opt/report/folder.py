@@ -6,25 +6,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pah_opt.errors import ReportError
-from pah_opt.report.files import remove, write
-from pah_opt.report.schema import REPORT, Report
+from pah_opt.report.files import REPORT, remove, write
+from pah_opt.report.schema import Report
 
 if TYPE_CHECKING:
     from os import PathLike
 
 JUNIT = "report.xml"
+TEXTS = (REPORT, "report.md", "report.csv", "report.html", JUNIT)
 TRADEOFF = "accuracy-size.png"
 """Where the plot of accuracy against size goes, in a folder that has plots."""
 
 
-TEXTS = (REPORT, "report.md", "report.csv", "report.html", JUNIT)
-
-
 def remove_report(folder: str | PathLike[str]) -> None:
-    """Remove what :func:`write_report` writes, and the folder where nothing else is in it."""
+    """Remove what :func:`write_report` writes, and the folder where nothing else is in it.
+
+    Raises:
+        MeasurementError: a file cannot be removed.
+    """
     target = Path(folder)
     for name in TEXTS:
-        (target / name).unlink(missing_ok=True)
+        remove(target / name)
     if target.is_dir() and not any(target.iterdir()):
         target.rmdir()
 

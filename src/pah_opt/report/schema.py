@@ -12,16 +12,13 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 from pah_opt.errors import ReportError, nearest_name
 from pah_opt.measure.model_report import Env, ModelReport
 from pah_opt.measure.schema import Data
+from pah_opt.report.files import REPORT
 
 if TYPE_CHECKING:
     from os import PathLike
 
 SCHEMA_VERSION = "1.0"
 """Major: a reader of an older major version cannot read it. Minor: fields were added."""
-
-
-REPORT = "report.json"
-"""How a report is called in a folder of results."""
 
 
 class Run(Data):

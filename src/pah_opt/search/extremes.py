@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 from pah_opt.errors import Problem, RecipeError
-from pah_opt.search.judge import DOUBTED_LATENCY, SLACK
+from pah_opt.search.judge import DOUBT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pah_opt.search.judge import Judge
     from pah_opt.search.parameters import Parameter, Value
 
-PLANNED = {"params": 1.0, "macs": 1.0, "artifact_bytes": SLACK, "latency_p50_ms": DOUBTED_LATENCY}
+PLANNED = {"params": 1.0, "macs": 1.0, **DOUBT}
 """Figures that can be predicted, and how far below the prediction the truth may lie."""
 MOST_PLANS = 60
 SHARES = (1.0, 0.0, 0.5)

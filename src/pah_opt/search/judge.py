@@ -43,6 +43,8 @@ SLACK = 1.02
 """How far below its plan a file can be: what is stored densely may still have a smaller lossless encoding."""
 DOUBTED_LATENCY = 1.5
 """A predicted latency counts as over a limit only from this multiple of it on: it is a prediction."""
+DOUBT = {"artifact_bytes": SLACK, "latency_p50_ms": DOUBTED_LATENCY}
+"""How far below its prediction a figure can be; others are exact."""
 
 Figures = dict[str, "float | None"]
 
@@ -203,8 +205,7 @@ class Judge:
 
     def _least(self, predicted: Mapping[str, float]) -> dict[str, float]:
         """Return the least that figures can be, by their predictions."""
-        doubt = {"artifact_bytes": SLACK, "latency_p50_ms": DOUBTED_LATENCY}
-        return {name: value / doubt.get(name, 1.0) for name, value in predicted.items()}
+        return {name: value / DOUBT.get(name, 1.0) for name, value in predicted.items()}
 
     def _check(self, figures: Mapping[str, float | None], verb: str) -> None:
         for name, over in self.budget.excess(figures).items():
