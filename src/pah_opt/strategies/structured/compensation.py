@@ -27,6 +27,8 @@ from pah_opt.models.covariance import damped
 
 RIDGE = 1e-3
 """Share of the mean variance that is added to every variance: keeps nearly collinear inputs from blowing up."""
+DROPPED_BELOW = 0.75
+"""Share of units still there below which those that are gone are dropped from the matrices of an elimination."""
 
 
 class Compensated(NamedTuple):
@@ -129,13 +131,18 @@ def eliminate(
 
 
 class _Surgeon:
-    """State of an elimination: weights after compensation, inverse covariance, and which units are still there."""
+    """State of an elimination: weights after compensation, inverse covariance, and which units are still there.
+
+    Units that are gone are dropped from both once they are a fourth, so that removing nearly all of them, as a ranking
+    does, takes little more than a third of the time.
+    """
 
     def __init__(self, weight: Tensor, covariance: Tensor, unit: int) -> None:
         self.weight = weight.clone()
         self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
         self.unit = unit
         self.units = weight.shape[1] // unit
+        self.names = torch.arange(self.units, device=weight.device)
         self.present = torch.ones(self.units, dtype=torch.bool, device=weight.device)
         self.order: list[int] = []
         self.losses: list[float] = []
@@ -148,10 +155,18 @@ class _Surgeon:
             self.weight[:, self._columns(candidates)], _sub(self.inverse, self._columns(candidates)), self.unit, count
         )
         removed = candidates[chosen]
-        self.order += removed.tolist()
+        self.order += self.names[removed].tolist()
         self.losses += losses
         self.present[removed] = False
         _downdate(self.weight, self.inverse, self._columns(removed))
+        if int(self.present.sum()) < DROPPED_BELOW * len(self.present):
+            self._drop_gone()
+
+    def _drop_gone(self) -> None:
+        there = self.present.nonzero().flatten()
+        columns = self._columns(there)
+        self.weight, self.inverse = self.weight[:, columns], _sub(self.inverse, columns)
+        self.names, self.present = self.names[there], self.present[there]
 
     def _columns(self, units: Tensor) -> Tensor:
         return (units[:, None] * self.unit + torch.arange(self.unit, device=units.device)).flatten()

@@ -154,3 +154,19 @@ def test_the_greedy_choice_is_within_twice_the_best_of_all_choices() -> None:
 def test_damping_leaves_no_zero_on_the_diagonal() -> None:
     assert torch.equal(damped(torch.zeros(3, 3), 0.1), torch.eye(3))
     torch.testing.assert_close(damped(torch.diag(torch.tensor([2.0, 4.0])), 0.5).diagonal(), torch.tensor([3.5, 5.5]))
+
+
+@pytest.mark.parametrize("unit", [1, 4])
+def test_dropping_what_is_gone_changes_nothing_but_the_time(unit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(3)
+    data = torch.randn(400, 64, generator=generator, dtype=torch.float64) @ torch.randn(
+        64, 64, generator=generator, dtype=torch.float64
+    )
+    weight, covariance = torch.randn(9, 64, generator=generator, dtype=torch.float64), torch.cov(data.T)
+    count = 64 // unit - 1
+    dropped = eliminate(weight, covariance, count, unit=unit)
+    monkeypatch.setattr("pah_opt.strategies.structured.compensation.DROPPED_BELOW", 0.0)
+    kept = eliminate(weight, covariance, count, unit=unit)
+    assert dropped.order.tolist() == kept.order.tolist()
+    assert sorted(dropped.order.tolist()) == sorted(set(dropped.order.tolist()))
+    torch.testing.assert_close(dropped.losses, kept.losses)
