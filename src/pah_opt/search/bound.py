@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import isclose, prod
 from typing import TYPE_CHECKING, Any
 
 from pah_opt.errors import PahOptError, Problem, RecipeError
@@ -15,7 +15,7 @@ from pah_opt.recipe.mistakes import read_strictly
 from pah_opt.search.parameters import Parameter, Value, choices_in, is_choice, parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from random import Random
 
     from torch import nn
@@ -66,6 +66,11 @@ class BoundSpace:
     def size(self) -> float:
         """How many combinations there are at most; infinite with a continuous range."""
         return prod(each.size for each in self.parameters)
+
+    @property
+    def switches(self) -> list[Parameter]:
+        """Whether each optional step is there."""
+        return [each for each in self.parameters if not each.path]
 
     def named(self, name: str) -> Parameter:
         """Return a parameter by its name."""
@@ -154,6 +159,22 @@ class BoundSpace:
                     place = place.setdefault(str(key), {})
                 place[str(each.path[-1])] = each.value(values[each.name])
         return filled
+
+
+def same(values: Values, others: Values) -> bool:
+    """Tell whether two recipes are one, but for how a storage rounds numbers."""
+    return values.keys() == others.keys() and all(_near(values[name], others[name]) for name in values)
+
+
+def _near(value: Value, other: Value) -> bool:
+    if isinstance(value, str) or isinstance(other, str):
+        return value == other
+    return isclose(value, other, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def distinct(found: Iterable[Values]) -> list[Values]:
+    """Return each recipe once, in the order of the first."""
+    return list({repr(sorted(values.items())): values for values in found}.values())
 
 
 def _fixed(template: Mapping[str, Any]) -> dict[str, Any]:

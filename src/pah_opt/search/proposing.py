@@ -1,26 +1,31 @@
-"""What is tried next: starting points, then the sampler and neighbours of the front in turns."""
+"""What is tried next: starting points, then the sampler, neighbours of the front and late starts in turns."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pah_opt.search.front import Point, front
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
     from pah_opt.search.bound import BoundSpace, Values
     from pah_opt.search.budget import Budget
     from pah_opt.search.records import Record
 
+Source = Callable[["Sequence[Record]"], Iterable["Values"]]
+"""Yields what may be tried next, the best first, by what every trial so far showed; tried ones too."""
 ORDINARY = 4
 """Judged trials before neighbours of the front are tried."""
 TRIES = 20
 """Neighbours that are looked at for one that was not tried yet."""
 CANDIDATES = 4
 """Neighbours whose cost is predicted, to try one that should be cheaper."""
+LATE = 4
+"""Every so many trials one of the late starts is tried."""
 TOWARDS = 0.5
 """Share of the neighbours that lie on the way to the cheapest recipe of the space."""
 
@@ -31,11 +36,19 @@ class Survey:
 
     Args:
         cheap: values that make recipes cheap; none where plans cannot tell.
-        starts: what to try next; may be worked out as they are asked for.
+        sources: what to try next: of the first one first, while it has something new.
+        late: starts that take turns with neighbours and the sampler.
     """
 
     cheap: Values
-    starts: Iterable[Values]
+    sources: Sequence[Source] = ()
+    late: Iterable[Values] = ()
+
+
+def each_once(found: Iterable[Values]) -> Source:
+    """Return a source that yields these, one after the other, whatever the trials show; worked out as it is asked."""
+    left = iter(found)
+    return lambda _: left
 
 
 @dataclass
@@ -65,7 +78,8 @@ class Proposer:
         """Seed the choices."""
         self._generator = random.Random(self.seed)
         self._cheap: Values = {}
-        self._starts = iter(self.starts)
+        self._sources: list[Source] = [each_once(self.starts)]
+        self._late: Source = each_once(())
 
     def next(self, records: Sequence[Record], *, repeats: int = 0) -> tuple[Values | None, str]:
         """Return what to try, or None for what the sampler proposes; and where it comes from.
@@ -74,11 +88,14 @@ class Proposer:
             records: every trial so far.
             repeats: how many proposals in a row were recipes that had been tried.
         """
-        start = self._next_start()
+        start = self._next_start(records)
         if start is not None:
             return start, "start"
         if repeats > 1:
             return self._fresh(lambda: self.bound.at_random(self._generator)), "random"
+        late = self._first_new(self._late, records) if len(records) % LATE == 0 else None
+        if late is not None:
+            return late, "start"
         best = best_of(records, self.budget)
         if self.neighbours and len(best) > 0 and len(records) % 2 and _judged(records) >= ORDINARY:
             return self._neighbour(best), "neighbour"
@@ -104,15 +121,19 @@ class Proposer:
                 return found[-1]
         return found[0]
 
-    def _next_start(self) -> Values | None:
-        for values in self._starts:
-            if not self._known(values):
+    def _next_start(self, records: Sequence[Record]) -> Values | None:
+        for source in self._sources:
+            values = self._first_new(source, records)
+            if values is not None:
                 return values
         if self.survey is None:
             return None
         found, self.survey = self.survey(), None
-        self._starts, self._cheap = iter(found.starts), found.cheap
-        return self._next_start()
+        self._sources, self._cheap, self._late = list(found.sources), found.cheap, each_once(found.late)
+        return self._next_start(records)
+
+    def _first_new(self, source: Source, records: Sequence[Record]) -> Values | None:
+        return next((values for values in source(records) if not self._known(values)), None)
 
     def _fresh(self, make: Callable[[], Values]) -> Values:
         values: Values = {}

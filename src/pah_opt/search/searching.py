@@ -20,41 +20,36 @@ from pah_opt.progress import Progress, default_progress
 from pah_opt.registry import Registry, default_registry
 from pah_opt.report import compare
 from pah_opt.search.backend import import_optuna
-from pah_opt.search.bound import BoundSpace, Values
+from pah_opt.search.bound import BoundSpace
 from pah_opt.search.budget import Budget
 from pah_opt.search.child import Child
 from pah_opt.search.cluster import check_cluster
 from pah_opt.search.elsewhere import check_installed
 from pah_opt.search.engines import Engine, Local
-from pah_opt.search.extremes import Checked, Extremes, check_limits
+from pah_opt.search.extremes import Checked, check_limits
 from pah_opt.search.inputs import check_enough, cut, device_name, model_digest
 from pah_opt.search.judge import Judge
 from pah_opt.search.looks import Looks
 from pah_opt.search.loop import Loop
-from pah_opt.search.proposing import Proposer, Survey, best_of
+from pah_opt.search.proposing import Proposer, best_of
 from pah_opt.search.ray_engine import RayEngine
 from pah_opt.search.result import SearchResult
 from pah_opt.search.settings import Settings
 from pah_opt.search.space import Space, SpaceSource, as_space
-from pah_opt.search.starts import knapsack_starts, nearly_cheapest, simple_starts, thorough_starts
 from pah_opt.search.study import Study
+from pah_opt.search.survey import Surveyor
 from pah_opt.search.verdict import no_pick, unlucky
 from pah_opt.splits import Data
 from pah_opt.storage.lock import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from os import PathLike
 
     from torch import nn
 
     from pah_opt.recipe import Recipe
     from pah_opt.report import Report
-
-SCAN_SHARE = 0.1
-"""Of the time of a search that looking for its cheapest recipe may take, and scanning per-layer choices too."""
-SURVEY_PLANS = 24
-"""Recipes that are planned to find a cheap one; the limits are checked with more."""
 
 
 def search(
@@ -164,20 +159,20 @@ class _Run:
         self.judge.prepare()
         study.keep_dense(self.judge.dense)
         records = study.records
-        starts = simple_starts(self.bound) if self.settings.starts else []
+        surveyor = Surveyor(self.bound, self.judge, study, self.settings, self.progress)
+        starts = surveyor.first() if self.settings.starts else []
         checked = check_limits(self.bound, self.judge, self.budget, starts)
         if checked.doubt is not None:
             self.progress.message(checked.doubt)
         proposer = Proposer(
             self.bound, self.budget, self.settings.seed + len(records),
             [*starts, *checked.strongest] if self.settings.starts else [],
-            (lambda: self._survey(scan=not study.scanned)) if self.settings.starts else None,
-            self.settings.neighbours, self._predicted_cost,
+            surveyor.look if self.settings.starts else None, self.settings.neighbours, surveyor.cost,
         )  # fmt: skip
         spent = max((record.at_s for record in records), default=0.0) + time.perf_counter() - self.began
         loop = Loop(
             study, self.bound, self.budget, proposer, self._engine(), self.judge.dense, self.settings.trials,
-            self._limit_s, spent, self.progress,
+            self.settings.limit_s, spent, self.progress,
             records=[record for record in records if record.state != "repeated"],
         )  # fmt: skip
         loop.run()
@@ -191,45 +186,6 @@ class _Run:
         finally:
             if self.failure is not None:
                 raise self.failure
-
-    @property
-    def _limit_s(self) -> float:
-        return float("inf") if self.settings.minutes is None else 60.0 * self.settings.minutes
-
-    @property
-    def _looking_s(self) -> float:
-        """Seconds for a look at the whole space: a share of the search, by the pace so far where it has no end."""
-        seconds = [record.seconds for record in self.study.records if record.judged]
-        pace = sum(seconds) / len(seconds) if seconds else float("inf")
-        return SCAN_SHARE * min(self._limit_s, self.settings.trials * pace)
-
-    def _predicted_cost(self, values: Values) -> float | None:
-        recipe = self.bound.recipe(values, "neighbour")
-        if recipe is None or not self.settings.screening:
-            return None
-        try:
-            return self.judge.predict(recipe).get(self.budget.figure)
-        except RecipeError:
-            return None
-
-    def _survey(self, *, scan: bool) -> Survey:
-        """Look for the cheapest recipe by its plan; what is near it is tried before per-layer choices are scanned."""
-        self.progress.message("looking for the cheapest recipe")
-        until = time.perf_counter() + self._looking_s
-        extremes = Extremes(self.bound, self.judge, by_place=False, most_plans=SURVEY_PLANS, until=until)
-        figure = self.budget.figure
-        least = extremes.least(figure)
-        cheap = extremes.decisive(least, figure) if least is not None else {}
-        return Survey(cheap, self._later_starts(None if least is None else least[1], scan=scan))
-
-    def _later_starts(self, cheapest: Values | None, *, scan: bool) -> Iterator[Values]:
-        if cheapest is not None:
-            yield from nearly_cheapest(self.bound, cheapest)
-        if scan:
-            self.progress.message("scanning per-layer choices")
-            yield from knapsack_starts(self.bound, self.judge, self._looking_s)
-            self.study.keep_scanned()
-        yield from thorough_starts(self.bound)
 
     def _engine(self) -> Engine:
         limit = self.settings.trial_limit_s

@@ -56,6 +56,11 @@ class Settings:
     seed: int = 0
 
     @property
+    def limit_s(self) -> float:
+        """Seconds that the search may take, infinite for any."""
+        return float("inf") if self.minutes is None else 60.0 * self.minutes
+
+    @property
     def elsewhere(self) -> bool:
         """Whether trials run in other processes than the search."""
         return self.engine == "ray" or self.trial_limit_s is not None

@@ -21,11 +21,12 @@ from pah_opt.search.front import Point
 from pah_opt.search.judge import Judge
 from pah_opt.search.latency_table import LatencyTable
 from pah_opt.search.looking import Looker
-from pah_opt.search.proposing import Proposer, Survey
+from pah_opt.search.proposing import Proposer, Survey, each_once
 from pah_opt.search.racing import Rivals, beyond_doubt, rungs
 from pah_opt.search.records import Record, Rung, State
+from pah_opt.search.scan import knapsack_starts
 from pah_opt.search.space import Space
-from pah_opt.search.starts import knapsack_starts, nearly_cheapest, simple_starts, thorough_starts
+from pah_opt.search.starts import simple_starts, thorough_starts
 from pah_opt.splits import Data
 from pah_opt.testing import tiny_vit
 
@@ -243,23 +244,6 @@ def test_thorough_starts_try_both_ends_of_every_range(optional: BoundSpace) -> N
     assert len(found[0]) == len(found[-1]) == 2
 
 
-def test_what_is_near_the_cheapest_recipe_differs_in_one_thing(optional: BoundSpace, judge: Judge) -> None:
-    zeros, sparsity, cast = (each.name for each in optional.parameters)
-    cheapest: Values = {zeros: "true", sparsity: 0.9, cast: "true"}
-    assert steps_of(optional, nearly_cheapest(optional, cheapest)) == [
-        [("magnitude-pruning", 0.9), ("cast", None)],
-        [("cast", None)],
-        [("magnitude-pruning", 0.9)],
-    ]
-    bound = BoundSpace.of(
-        Space.from_yaml(DECIDING), default_registry(), judge.model, judge.adapter.layout(judge.model)
-    )  # fmt: skip
-    cheapest = bound.choose(lambda each: each.at(0.0) if each.path else each.at(1.0))
-    recipes = [bound.recipe(values, "start") for values in nearly_cheapest(bound, cheapest)]
-    scopes = [recipe.steps[0].with_.get("scope") for recipe in recipes if recipe is not None]
-    assert scopes == ["global", "layer", None]
-
-
 def test_zeros_take_a_bit_and_save_nothing_where_weights_share_bytes(judge: Judge) -> None:
     def predicted(*steps: Step) -> float:
         return judge.predict(Recipe(name="sizes", steps=steps))["artifact_bytes"]
@@ -318,7 +302,7 @@ def test_proposals_after_the_survey_lie_between_the_front_and_what_is_cheap(judg
 
     def survey() -> Survey:
         surveys.append(None)
-        return Survey({name: 0.9}, [{name: 0.9}])
+        return Survey({name: 0.9}, [each_once([{name: 0.9}])])
 
     proposer = Proposer(bound, budget, starts=[{name: 0.1}], survey=survey)
     assert proposer.next([]) == ({name: 0.1}, "start")

@@ -17,7 +17,7 @@ from pah_opt.search import Budget, Space
 from pah_opt.search.bound import BoundSpace, Values
 from pah_opt.search.judge import Judge
 from pah_opt.search.proxy import output_errors
-from pah_opt.search.starts import Damage, Scan, knapsack_starts
+from pah_opt.search.scan import Damage, Scan, knapsack_starts
 
 TORCHAO = "{use: torchao, with: {scheme: int8-weight-only, per_layer: {per: block, choices: [CHOICES]}}}"
 
@@ -52,7 +52,7 @@ def test_what_crashes_in_the_scan_is_no_start_and_not_fatal(
     def crash(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("pah_opt.search.starts.apply", crash)
+    monkeypatch.setattr("pah_opt.search.scan.apply", crash)
     assert knapsack_starts(bound(judge, "float", "int8-weight-only"), judge) == []
 
 
@@ -94,7 +94,7 @@ def test_layers_that_cannot_be_compared_give_no_estimate(judge: Judge, monkeypat
     def another_width(*_: Any) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr("pah_opt.search.starts.output_errors", another_width)
+    monkeypatch.setattr("pah_opt.search.scan.output_errors", another_width)
     monkeypatch.setattr(Scan, "_measured", lambda *_: None)
     assert knapsack_starts(bound(judge, "float", "int8-weight-only"), judge) == []
 
