@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pah_opt.errors import RecipeError
 from pah_opt.progress import Progress
-from pah_opt.search.descent import Ends, Lines
+from pah_opt.search.ends import Ends
 from pah_opt.search.extremes import Extremes
+from pah_opt.search.lines import Lines, gentle_numbers
 from pah_opt.search.proposing import Survey, each_once
 from pah_opt.search.scan import knapsack_starts
 from pah_opt.search.starts import simple_starts, thorough_starts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pah_opt.search.bound import BoundSpace, Values
     from pah_opt.search.judge import Judge
@@ -45,32 +47,43 @@ class Surveyor:
     study: Study
     settings: Settings
     progress: Progress = field(default_factory=Progress)
-    _costs: dict[str, float] = field(default_factory=dict, init=False)
+    _predictions: dict[tuple[str, int], Mapping[str, float] | None] = field(default_factory=dict, init=False)
 
     def first(self) -> list[Values]:
-        """Return what is tried first: simple recipes, but those that are not cheaper than the dense model by plan."""
-        dense = self.judge.dense.get(self.judge.budget.figure)
+        """Return what is tried first: simple recipes, but those that cannot be run or save nothing by their plans.
+
+        Where the dense model itself misses a limit, what saves nothing of the figure that is minimised may still be
+        the gentlest recipe that keeps it.
+        """
+        dense, budget = self.judge.dense, self.judge.budget
+        most = None if budget.excess(dense) else dense.get(budget.figure)
         starts = simple_starts(self.bound)
         costs = [self.cost(values) for values in starts]
-        cheaper = [
-            values for values, cost in zip(starts, costs, strict=True) if cost is None or dense is None or cost < dense
-        ]
-        return cheaper or starts
+        fit = [values for values, cost in zip(starts, costs, strict=True) if cost is None or cost < (most or math.inf)]
+        return fit or starts
 
     def cost(self, values: Values) -> float | None:
-        """Predict what a recipe will cost; None where that is not known, or not asked for (no screening)."""
+        """Predict what a recipe will cost: None where that is not known, infinite where it cannot be run."""
+        return self._figure(values, self.judge.budget.figure)
+
+    def weigh(self, values: Values) -> float | None:
+        """Predict how many bytes a recipe's file will have, in the same way."""
+        return self._figure(values, "artifact_bytes")
+
+    def _figure(self, values: Values, figure: str) -> float | None:
         recipe = self.bound.recipe(values, "predicted")
         if recipe is None or not self.settings.screening:
             return None
-        if recipe.sha256 not in self._costs:
+        # The table learns the layers of each model that was made, and with them predictions change.
+        known = 0 if self.judge.table is None else len(self.judge.table.times_ms)
+        key = (recipe.sha256, known)
+        if key not in self._predictions:
             try:
-                cost = self.judge.predict(recipe).get(self.judge.budget.figure)
+                self._predictions[key] = self.judge.predict(recipe)
             except RecipeError:
-                return None
-            if cost is None:
-                return None
-            self._costs[recipe.sha256] = cost
-        return self._costs[recipe.sha256]
+                self._predictions[key] = None
+        predicted = self._predictions[key]
+        return math.inf if predicted is None else predicted.get(figure)
 
     def look(self) -> Survey:
         """Look for the cheapest recipe by its plan; it, and the way back from it, are tried before the scan."""
@@ -83,7 +96,8 @@ class Surveyor:
         if least is None:
             return Survey({}, [scanned], late)
         ends = Ends(self.bound, self.judge.budget, least[1], self.cost)
-        return Survey(extremes.decisive(least, figure), [ends, Lines.to(ends), scanned], late)
+        lines = Lines.to(ends, gentle_numbers(self.bound, least[1], self.weigh))
+        return Survey(extremes.decisive(least, figure), [ends, lines, scanned], late)
 
     def _scanned(self) -> Iterator[Values]:
         if self.study.scanned:

@@ -11,8 +11,9 @@ import pytest
 from pah_opt.registry import default_registry
 from pah_opt.search import Budget, Space
 from pah_opt.search.bound import BoundSpace, Values, same
-from pah_opt.search.descent import Crossing, Ends, Line, Lines
+from pah_opt.search.ends import Ends
 from pah_opt.search.judge import Judge
+from pah_opt.search.lines import Crossing, Line, Lines
 from pah_opt.search.proposing import Proposer, Survey
 from pah_opt.search.records import Record, State
 from pah_opt.search.starts import simple_starts
@@ -125,13 +126,14 @@ def test_two_points_tell_where_an_exponential_loss_crosses_the_limit() -> None:
     crossing = Crossing(0.25, loss(0.25), 1.0, loss(1.0))
     assert loss(crossing.at(2.0)) == pytest.approx(2.0)
     assert crossing.loss_at(0.6) == pytest.approx(loss(0.6))
-    assert crossing.at(0.0) == 0.25, "no loss at all: not beyond what is known to keep it"
-    assert Crossing(0.0, 0.1, 0.5, 0.1).at(2.0) == 0.25, "halved where nothing can be told"
+    assert crossing.at(0.0) == 0.625, "halved where the losses tell nothing"
+    assert Crossing(0.0, 0.1, 0.5, 0.1).at(2.0) == 0.25
+    assert Crossing(0.0, 0.1, 0.5, 1.5).at(2.0, least=0.3) == 0.4, "a miss for want of confidence"
 
 
 def descend(bound: BoundSpace, ends: Ends, loss: Callable[[Values], float], most: int = 30) -> list[Record]:
     """Try what ends and lines yield until nothing is new."""
-    lines, records = Lines.to(ends), [tried(bound, simple_starts(bound)[0], 0.5)]
+    lines, records = Lines.to(ends, {}), [tried(bound, simple_starts(bound)[0], 0.5)]
     while len(records) < most:
         known = [dict(record.values) for record in records]
         options = [*ends(records), *lines(records)]
@@ -164,10 +166,10 @@ def test_a_line_whose_end_keeps_the_limit_or_was_refused_has_nothing_more_to_try
     bound: BoundSpace, cheapest: Values
 ) -> None:
     ends = Ends(bound, BUDGET, cheapest, cost(bound))
-    assert list(Lines.to(ends)([])) == []
-    assert list(Lines.to(ends)([tried(bound, cheapest, 1.0)])) == []
+    assert list(Lines.to(ends, {})([])) == []
+    assert list(Lines.to(ends, {})([tried(bound, cheapest, 1.0)])) == []
     refused = Record(0, "refused", {"name": "r"}, cheapest)
-    assert list(Lines.to(ends)([refused])) == []
+    assert list(Lines.to(ends, {})([refused])) == []
 
 
 def test_plans_are_compared_with_plans_since_files_are_larger_than_predicted(
@@ -178,8 +180,62 @@ def test_plans_are_compared_with_plans_since_files_are_larger_than_predicted(
                   {"artifact_bytes": cost(bound)(other)})  # fmt: skip
     ends = Ends(bound, BUDGET, cheapest, cost(bound))
     missed = tried(bound, ends.every()[1], 3.0)
-    assert list(Lines.to(ends)([kept, missed])) == [], "no recipe of that line is planned to be cheaper by much"
-    assert list(Lines.to(ends)([missed])) != []
+    assert list(Lines.to(ends, {})([kept, missed])) == [], "no recipe of that line is planned to be cheaper by much"
+    assert list(Lines.to(ends, {})([missed])) != []
+
+
+def test_a_limit_of_nothing_is_found_by_halving(bound: BoundSpace, cheapest: Values) -> None:
+    budget, line = Budget(minimise="size", top1_drop_pp=0.0), Line(bound, cheapest)
+    lines, records = Lines((line,), budget, cost(bound)), [tried(bound, cheapest, 30.0, "stopped")]
+    while (values := next(iter(lines(records)), None)) is not None:
+        share = line.where(values)
+        assert share is not None
+        records.append(tried(bound, values, 0.0 if share < 0.8 else 5.0))
+        assert len(records) < 10
+    kept = [share for record in records if record.keeps(budget) and (share := line.where(dict(record.values)))]
+    assert 0.8 - 1 / 8 < max(kept) < 0.8
+
+
+def test_of_two_lines_to_the_limit_the_cheaper_one_comes_first_whatever_rounding_says(
+    bound: BoundSpace, cheapest: Values
+) -> None:
+    ends = Ends(bound, BUDGET, cheapest, cost(bound))
+    first, _, other, _ = ends.every()
+    for drop in range(3, 40):
+        records = [tried(bound, first, drop, "stopped"), tried(bound, other, drop + 7, "stopped")]
+        costs = [cost(bound)(values) for values in Lines.to(ends, {})(records)]
+        assert costs == sorted(costs)
+        assert len(costs) == 2
+
+
+def test_a_line_of_stepped_numbers_knows_its_own_recipes(judge: Judge) -> None:
+    stepped = SPACE.replace("high: 0.9}, scope", "high: 0.9, step: 0.05}, scope").replace(
+        "sparsity: {low: 0.1, high: 0.9}", "sparsity: {low: 0.1, high: 0.9, step: 0.2}"
+    )
+    bound = BoundSpace.of(Space.from_yaml(stepped), default_registry(), judge.model, judge.adapter.layout(judge.model))
+    line = Line(bound, bound.choose(lambda each: each.at(0.0) if each.path else each.at(1.0)))
+    assert [each.path[-1] for each in line.moving] == ["params", "sparsity"]
+    assert all(line.where(line.at(share / 32)) is not None for share in range(33))
+
+
+def test_the_cheapest_recipe_is_tried_first_and_what_is_dearer_than_the_best_is_not(judge: Judge) -> None:
+    text = """
+    steps:
+      - {use: torchao, with: {scheme: {choices: [int4-weight-only, int8-weight-only]}}}
+      - {use: magnitude-pruning, optional: true, with: {sparsity: {low: 0.1, high: 0.9}}}
+    """
+    bound = BoundSpace.of(Space.from_yaml(text), default_registry(), judge.model, judge.adapter.layout(judge.model))
+    scheme = bound.parameters[0]
+
+    def predict(values: Values) -> float:
+        return 4.0 if scheme.value(values[scheme.name]) == "int4-weight-only" else 8.0
+
+    cheapest = bound.choose(lambda each: each.at(0.0) if each is scheme else each.at(1.0))
+    ends = Ends(bound, BUDGET, cheapest, predict)
+    assert next(iter(ends([]))) == cheapest
+    assert {predict(values) for values in ends([])} == {4.0, 8.0}
+    best = Record(0, "done", {"name": "r"}, {}, {"artifact_bytes": 5.0, "top1_drop_pp": 0.0})
+    assert {predict(values) for values in ends([best])} == {4.0}
 
 
 def test_a_space_without_numbers_has_no_lines(judge: Judge) -> None:
@@ -187,12 +243,12 @@ def test_a_space_without_numbers_has_no_lines(judge: Judge) -> None:
     bound = BoundSpace.of(space, default_registry(), judge.model, judge.adapter.layout(judge.model))
     ends = Ends(bound, BUDGET, bound.choose(lambda each: each.at(1.0)), lambda _: None)
     assert len(ends.every()) == 3
-    assert Lines.to(ends).lines == ()
+    assert Lines.to(ends, {}).lines == ()
 
 
 def test_what_runs_meanwhile_is_not_proposed_again(bound: BoundSpace, cheapest: Values) -> None:
     ends = Ends(bound, BUDGET, cheapest, cost(bound))
-    proposer = Proposer(bound, BUDGET, survey=lambda: Survey({}, [ends, Lines.to(ends)]))
+    proposer = Proposer(bound, BUDGET, survey=lambda: Survey({}, [ends, Lines.to(ends, {})]))
     records = [tried(bound, simple_starts(bound)[0], 0.5), tried(bound, cheapest, 30.0, "stopped")]
     for record in records:
         proposer.is_new(dict(record.values))
