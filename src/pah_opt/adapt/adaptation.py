@@ -16,7 +16,15 @@ from pah_opt.adapt.isolation import restored_flags, restored_randomness, seed_al
 from pah_opt.adapt.modes import Work, first_block, run
 from pah_opt.adapt.processes import Processes
 from pah_opt.adapt.tensorboard import epoch_log
-from pah_opt.data import as_data, check_input, check_several_classes, label_names, training_images, validation_split
+from pah_opt.data import (
+    as_data,
+    check_input,
+    check_several_classes,
+    check_trained_classes,
+    label_names,
+    training_images,
+    validation_split,
+)
 from pah_opt.errors import ArtifactError
 from pah_opt.models import find_adapter
 from pah_opt.models.disk import os_errors
@@ -178,6 +186,7 @@ def _check(parts: Data, config: AdaptConfig, layout: Layout) -> None:
     for split in (training_images(parts), parts.test):
         check_input(split, layout)
     check_several_classes(training_images(parts))
+    check_trained_classes(training_images(parts), parts.test)
     if config.mode == "last-layers":
         first_block(config, layout)
 

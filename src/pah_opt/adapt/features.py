@@ -91,7 +91,7 @@ def fit_head(
     Raises:
         UnsupportedModelError: there is no classifier, one has no bias, or one did not run on one vector an image.
     """
-    problems = head_problems(model, layout, "adapt in mode last-layers")
+    problems = head_problems(model, layout, "adapt with head_first=False, in another mode than head")
     if problems:
         raise UnsupportedModelError(problems[0])
     seen = classifier_inputs(model, layout, train, processes, progress)

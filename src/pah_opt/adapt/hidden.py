@@ -32,17 +32,20 @@ class HiddenSplit:
         fingerprint: of the images and of what computed the states.
         view: which view this is.
         rows: which images.
+        labels: of all images of the source; read from it by default, which takes a pass over a split without any.
     """
 
     def __init__(
-        self, states: NDArray[Any], source: Split, fingerprint: str, *, view: int = 0, rows: Tensor | None = None
-    ) -> None:
+        self, states: NDArray[Any], source: Split, fingerprint: str, *, view: int = 0, rows: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> None:  # fmt: skip
         self.name = f"{source.name} (hidden states)"
         self.class_names = source.class_names
         self.fingerprint = fingerprint
         self._states, self._source, self._view = states, source, view
         self._rows = torch.arange(len(source), device="cpu") if rows is None else rows
-        self.labels = labels_of(source)[self._rows]
+        self._all_labels = labels_of(source) if labels is None else labels
+        self.labels = self._all_labels[self._rows]
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -50,8 +53,7 @@ class HiddenSplit:
 
     def at_epoch(self, epoch: int) -> HiddenSplit:
         """Return the view of each image that an epoch sees."""
-        view = epoch % len(self._states)
-        return HiddenSplit(self._states, self._source, self.fingerprint, view=view, rows=self._rows)
+        return self._part(epoch % len(self._states), self._rows)
 
     def batches(self, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
         """Yield every image's hidden states once, float32, in order or shuffled."""
@@ -62,7 +64,12 @@ class HiddenSplit:
     def subset(self, indices: Sequence[int]) -> HiddenSplit:
         """Return the images at ``indices``, in that order."""
         rows = self._rows[torch.as_tensor(list(indices), dtype=torch.int64, device="cpu")]
-        return HiddenSplit(self._states, self._source, self.fingerprint, view=self._view, rows=rows)
+        return self._part(self._view, rows)
+
+    def _part(self, view: int, rows: Tensor) -> HiddenSplit:
+        return HiddenSplit(
+            self._states, self._source, self.fingerprint, view=view, rows=rows, labels=self._all_labels
+        )  # fmt: skip
 
     def resized(self, height: int, width: int) -> HiddenSplit:
         """Refuse: hidden states belong to one input size.

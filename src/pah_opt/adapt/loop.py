@@ -256,7 +256,8 @@ class Loop:
     def _validate(self) -> Score | None:
         if self.validation is None:
             return None
-        size = self.settings.batch_size
+        # As many images at once as in training, where a batch is run in parts and shared to save memory.
+        size = math.ceil(self.settings.batch_size / (self.settings.accumulation * self.processes.count))
         return evaluate(self.model, self.validation, self.adapter, batch_size=size, processes=self.processes)
 
     def _judge(self, epoch: int, score: Score | None) -> None:

@@ -48,7 +48,7 @@ def low_rank_additions(model: nn.Module, layout: Layout, settings: LoraSettings)
     References:
         E. Hu et al.: LoRA, https://arxiv.org/abs/2106.09685.
     """
-    peft = _library()
+    peft = lora_library()
     paths = list(layout.attention_projections)
     with ZeroKeeper(model) as zeros, restored_flags(model):
         _inject(peft, model, paths, settings)
@@ -61,7 +61,12 @@ def low_rank_additions(model: nn.Module, layout: Layout, settings: LoraSettings)
             zeros.restore()
 
 
-def _library() -> Any:
+def lora_library() -> Any:
+    """Return peft.
+
+    Raises:
+        MissingBackendError: it is not installed.
+    """
     try:
         with quiet_imports():
             import peft

@@ -14,7 +14,8 @@ from pah_opt.adapt.config import refusal
 from pah_opt.adapt.features import fit_head
 from pah_opt.adapt.hidden import starting_at
 from pah_opt.adapt.known import KnownLayout
-from pah_opt.adapt.lora import LoraSettings, low_rank_additions
+from pah_opt.adapt.lora import LoraSettings, lora_library, low_rank_additions
+from pah_opt.adapt.parameters import refuse_untrainable, unfrozen
 from pah_opt.adapt.results import Epoch, TrainResult
 from pah_opt.adapt.settings import Augmentation, TrainSettings
 from pah_opt.adapt.snapshots import digest_of, state_of
@@ -74,6 +75,7 @@ class Work:
 
 def run(work: Work, *, cache: bool | str | Path) -> tuple[TrainResult, int]:
     """Adapt the model; return how training went, and how many parameters it could change."""
+    _refuse_untrainable(work)
     # Before the head is fitted: the last bits of that fit depend on the number of threads.
     origin = _origin(work) if work.checkpoint is not None and work.config.mode != "head" else None
     if work.config.mode == "head" or work.config.head_first:
@@ -89,11 +91,19 @@ def run(work: Work, *, cache: bool | str | Path) -> tuple[TrainResult, int]:
             stack.enter_context(low_rank_additions(work.model, work.layout, settings))
         if work.config.mode == "last-layers":
             _freeze_lower(work)
-        trained = sum(parameter.numel() for parameter in work.model.parameters() if parameter.requires_grad)
+        trained = sum(parameter.numel() for parameter in unfrozen(work.model, work.config.freeze).values())
         if work.config.mode == "last-layers" and cache is not False:
             folder = None if cache is True else Path(cache)
             return _from_cache(work, folder, origin), trained
         return _fit(work, work.train, work.validation, work.settings, origin), trained
+
+
+def _refuse_untrainable(work: Work) -> None:
+    """Refuse what cannot be trained before all images are run through the model."""
+    if work.config.mode == "lora":
+        lora_library()  # patterns may name what it adds
+    elif work.config.mode != "head":
+        refuse_untrainable(work.model, work.config.freeze)
 
 
 def _origin(work: Work) -> str:

@@ -30,7 +30,7 @@ def untrainable(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         f"freeze pattern {pattern!r} matches no parameter; patterns are globs over names such as {names[0]!r}"
         for pattern in unmatched_freezes(names, patterns)
     ]
-    trained = _trained(model, patterns)
+    trained = unfrozen(model, patterns)
     if not trained:
         problems.append(
             "there is no parameter to train: all are frozen; freeze fewer, or call model.requires_grad_(True)"
@@ -44,12 +44,24 @@ def untrainable(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     return problems
 
 
-def _trained(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Parameter]:
+def unfrozen(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained with these frozen, by name."""
     return {
         name: parameter
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and not any(_matches(name, pattern) for pattern in patterns)
     }
+
+
+def refuse_untrainable(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Refuse a model that cannot be trained with these parameters frozen.
+
+    Raises:
+        UnsupportedModelError: with every reason.
+    """
+    problems = untrainable(model, patterns)
+    if problems:
+        raise UnsupportedModelError(f"{type(model).__name__} cannot be trained: " + "; ".join(problems))
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Parameter]:
@@ -64,10 +76,8 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Parameter]
     Raises:
         UnsupportedModelError: a pattern matches nothing, nothing is left to train, or it is stored in half precision.
     """
-    problems = untrainable(model, patterns)
-    if problems:
-        raise UnsupportedModelError(f"{type(model).__name__} cannot be trained: " + "; ".join(problems))
-    trained = _trained(model, patterns)
+    refuse_untrainable(model, patterns)
+    trained = unfrozen(model, patterns)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)
     return trained

@@ -46,6 +46,8 @@ class Processes:
         # Devices are chosen here: accelerate would move a model that the user keeps on the CPU. Precision is chosen
         # here too: accelerate keeps it for the life of the process, and the next training may want another.
         self._accelerator = Accelerator(device_placement=False, kwargs_handlers=[unused])
+        # `accelerate launch` hands over the precision of accelerate's own config, which would wrap the model as well.
+        self._accelerator.native_amp, self._accelerator.scaler = False, None
         self.count: int = self._accelerator.num_processes
         self.rank: int = self._accelerator.process_index
         self.device: torch.device = self._accelerator.device if self.count > 1 else device

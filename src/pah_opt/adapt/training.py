@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from pah_opt.splits import Split
 
 CHECKPOINT_FILE = "training.safetensors"
+
+
+def forget_checkpoint(folder: Path) -> None:
+    """Remove the state of a finished training, and the folder where nothing else is in it."""
+    with suppress(OSError):
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def fit(

@@ -77,14 +77,14 @@ def command(
 
 def _hand_over(result: Adaptation, out: Path, processor: Any, *, as_json: bool) -> None:
     """Write and print in one process, however many have adapted; there is nothing left to go on from."""
-    import shutil
-
     from pah_opt.adapt.processes import Processes
+    from pah_opt.adapt.training import forget_checkpoint
 
     processes = Processes(next(result.model.parameters()).device, "no")
     if processes.is_main:
         drawn = result.save(out, processor)
-        shutil.rmtree(out / "checkpoint", ignore_errors=True)
+        if result.config.mode != "head":  # it keeps no state: what is there is another training's
+            forget_checkpoint(out / "checkpoint")
         _show(result, str(out), drawn=drawn, as_json=as_json)
     processes.wait()
 
@@ -100,7 +100,9 @@ def _settings(options: tuple[str, ...]) -> dict[str, Any]:
         if name.strip() == "mode":
             raise click.UsageError(f"--set {option!r}: the mode is no setting; write --mode {value.strip() or 'full'}")
         try:
-            settings[name.strip()] = _number(yaml.safe_load(value))
+            # YAML 1.1 reads no as false; for mixed_precision it is a word, and its default.
+            is_word = (name.strip(), value.strip()) == ("mixed_precision", "no")
+            settings[name.strip()] = "no" if is_word else _number(yaml.safe_load(value))
         except yaml.YAMLError as error:
             raise click.UsageError(f"--set {option!r} is no YAML value: {error}") from error
     return settings

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pah_opt.adapt.adaptation import adapt
 from pah_opt.adapt.processes import Processes
 from pah_opt.adapt.snapshots import Checkpoint
 from pah_opt.data import TensorSplit, label_names
-from pah_opt.errors import ArtifactError, DataError, RecipeError, UnsupportedModelError
+from pah_opt.errors import ArtifactError, DataError, MissingBackendError, RecipeError, UnsupportedModelError
 from pah_opt.models import find_adapter
 from pah_opt.progress import Progress
 from pah_opt.registry import default_registry
@@ -346,3 +347,34 @@ def test_test_images_are_never_trained_on(pretrained: nn.Module, data: Data) -> 
     watched = Watched(data.test.pixel_values, data.test.labels, data.test.class_names)
     adapt(pretrained, Data(test=watched, train=data.train), "full", **options("full"))
     assert Watched.reads == 1
+
+
+def test_test_images_of_a_class_without_training_images_are_refused(pretrained: nn.Module, data: Data) -> None:
+    assert data.train is not None
+    two = data.train.subset([row for row in range(60) if row % 3 < 2])
+    with pytest.raises(DataError, match=r"class c of .* has no image in"):
+        adapt(pretrained, Data(test=data.test, train=two), "head", progress=QUIET)
+
+
+@pytest.mark.parametrize(
+    ("mode", "given", "error"),
+    [
+        ("full", {"freeze": ("no.such",)}, UnsupportedModelError),
+        ("last-layers", {"freeze": ("no.such",), "last_blocks": 1}, UnsupportedModelError),
+        ("lora", {}, MissingBackendError),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_images_are_run(
+    mode: Any, given: dict[str, Any], error: type[Exception], pretrained: nn.Module, data: Data,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setattr(modes, "fit_head", lambda *_: pytest.fail("the head was fitted first"))
+    with pytest.raises(error):
+        adapt(pretrained, data, mode, progress=QUIET, **given)
+
+
+def test_frozen_parameters_are_not_counted_as_trained(pretrained: nn.Module, data: Data) -> None:
+    result = adapt(pretrained, data, "full", **options("full", freeze=("vit.embeddings",)))
+    frozen = sum(parameter.numel() for parameter in result.model.get_submodule("vit.embeddings").parameters())
+    assert result.trained_parameters == result.parameters - frozen

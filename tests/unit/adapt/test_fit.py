@@ -451,3 +451,20 @@ def test_missing_accelerate_names_the_extra(
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(MissingBackendError, match=r"pip install 'pah-opt\[train\]'"):
         fit(model, train, QUICK, adapter=adapter)
+
+
+def test_validation_runs_no_more_images_at_once_than_training(
+    model: nn.Module, adapter: ModelAdapter, train: TensorSplit, validation: TensorSplit,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Parts of a batch are there to save memory."""
+    sizes = []
+
+    def watched(*args: Any, **options: Any) -> Score:
+        sizes.append(options["batch_size"])
+        return evaluate(*args, **options)
+
+    monkeypatch.setattr(loop, "evaluate", watched)
+    settings = TrainSettings(batch_size=12, accumulation=4)
+    fit(model, train, settings, adapter=adapter, validation=validation)
+    assert sizes == [3] * settings.epochs

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +84,21 @@ def test_shuffled_batches_keep_states_and_labels_together() -> None:
 def test_hidden_states_cannot_be_resized() -> None:
     with pytest.raises(DataError, match="compute them again"):
         hidden_split().resized(4, 4)
+
+
+def test_labels_of_a_foreign_split_are_read_once() -> None:
+    own, reads = TensorSplit(torch.zeros(5, 1, 2, 2), torch.tensor([0, 1, 0, 1, 1]), ("a", "b"), "own"), []
+
+    class Foreign(SimpleNamespace):
+        def __len__(self) -> int:
+            return 5
+
+        def batches(self, size: int, *, shuffle_seed: int | None = None) -> Any:
+            reads.append((size, shuffle_seed))
+            return own.batches(size)
+
+    source: Any = Foreign(name="foreign", class_names=("a", "b"), fingerprint="f")
+    split = HiddenSplit(np.zeros((2, 5, 2, 3), np.float16), source, "key")
+    for row in range(5):
+        assert split.at_epoch(1).subset([row]).labels.tolist() == [int(own.labels[row])]
+    assert len(reads) == 1

@@ -118,3 +118,21 @@ def test_skipped_batches_are_not_read() -> None:
 def test_batch_too_small_to_share_is_refused() -> None:
     with pytest.raises(DataError, match="batch_size 2 cannot be shared by 4 processes; give at least 4"):
         fake(4, 0).check(2)
+
+
+def test_the_precision_of_accelerates_own_config_is_left_aside(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``accelerate launch`` hands it over in an environment variable; it would wrap the model's forward."""
+    from accelerate.state import AcceleratorState
+
+    Processes(torch.device("cpu"), "no")  # makes the state that all share
+    monkeypatch.setitem(AcceleratorState._shared_state, "_mixed_precision", "bf16")
+    processes = Processes(torch.device("cpu"), "no")
+    wrapped, _ = processes.prepare(model, torch.optim.AdamW(model.parameters()))
+    try:
+        assert "forward" not in vars(model)
+        assert wrapped(torch.zeros(1, 3, 16, 16)).logits.dtype == torch.float32
+    finally:
+        processes.release(wrapped)
+    assert "_original_forward" not in vars(model)

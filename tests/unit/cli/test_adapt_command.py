@@ -173,3 +173,32 @@ def test_embedded_model_can_be_adapted(run: Callable[..., Result], tmp_path: Pat
     result = run("adapt", "--model", "digits", "--data", "digits", "--mode", "head", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
     assert AutoModelForImageClassification.from_pretrained(tmp_path / "out").config.num_labels == 10
+
+
+@pytest.mark.parametrize("mode", ["head", "full"])
+def test_only_the_trainings_own_state_is_removed(
+    mode: str, run: Callable[..., Result], folders: tuple[str, str, Path]
+) -> None:
+    model, data, out = folders
+    (out / "checkpoint").mkdir(parents=True)
+    (out / "checkpoint" / "mine.pt").write_bytes(b"x")
+    more = () if mode == "head" else ("--set", "epochs=1")
+    result = run("adapt", "--model", model, "--data", data, "--mode", mode, "--out", str(out), *more)
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (out / "checkpoint").iterdir()] == ["mine.pt"]
+
+
+def test_fitting_a_head_leaves_the_state_of_an_interrupted_training(
+    run: Callable[..., Result], folders: tuple[str, str, Path]
+) -> None:
+    model, data, out = folders
+    state = out / "checkpoint" / "training.safetensors"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"x")
+    assert run("adapt", "--model", model, "--data", data, "--mode", "head", "--out", str(out)).exit_code == 0
+    assert state.exists()
+
+
+def test_no_is_a_word_where_precision_is_set() -> None:
+    config = AdaptConfig.of("full", _settings(("mixed_precision=no", "head_first=no")))
+    assert (config.mixed_precision, config.head_first) == ("no", False)
