@@ -105,9 +105,10 @@ def _show(result: StudyResult, out: str, lang: Lang, *, as_json: bool) -> None:
         table = rows(result.lines(), Wording("en"))
         keep = [at for at, title in enumerate(table.headers) if title not in ("version", "seconds to make", "remark")]
         print_table([table.headers[at] for at in keep], [[row[at] for at in keep] for row in table.rows])
-        pick = choose(result).pick
+        choice = choose(result)
+        none = "none keeps the limits" if choice.scores or choice.refused else "no row has figures to compare"
         print_field("base", result.base or "none")
-        print_field("pick", "none keeps the limits" if pick is None else pick.name)
+        print_field("pick", none if choice.pick is None else choice.pick.name)
         print_field("computed", f"{result.computed} cells; the others were there")
     written = ["study.json", *report_files("en"), *(report_files(lang) if lang != "en" else ())]
     click.echo(f"written to {out}: {', '.join(written)}", err=True)

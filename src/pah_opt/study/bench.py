@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pah_opt.environment import Environment
@@ -92,7 +93,10 @@ class Bench:
             notes=made.notes,
         )
         judged = {"judged": asdict(measurement.judged)} if row is None else {}
-        return {"row": result.model_dump(mode="json"), "contended": measurement.contended, **judged}
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return {
+            "row": result.model_dump(mode="json"), "contended": measurement.contended, "measured_utc": now, **judged
+        }  # fmt: skip
 
     def _dense_row(self, adapted: AdaptationResult) -> _Made:
         dense = self._dense(adapted)

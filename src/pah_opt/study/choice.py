@@ -82,7 +82,7 @@ def choose(result: StudyResult) -> Choice:
     """Choose among all rows of the chosen base that are not naive, the dense model among them."""
     priorities, lines = result.study.priorities, result.lines()
     fit = [line for line in lines if not line.is_naive and line.ran and not line.collapsed]
-    fit = [line for line in fit if line.figures.top1 is not None and line.figures.file_bytes is not None]
+    fit = [line for line in fit if line.figures.top1 is not None]
     weighed = [name for name in GAINS if getattr(priorities.weights, name) > 0]
     axes = tuple(name for name in weighed if any(gain(line, name) is not None for line in fit if line.row is not None))
     kept = [line for line in fit if _keeps(line, priorities.limits)]
@@ -105,7 +105,7 @@ def score(line: Line, priorities: Priorities, axes: Sequence[str]) -> float:
 
     Each cost counts by how often it is halved, times its weight; each point of top-1 lost counts against it.
     """
-    worth = -priorities.weights.accuracy * (line.figures.top1_drop_pp or 0.0)
+    worth = -priorities.weights.accuracy * _lost(line)
     for name in axes:
         ratio = gain(line, name)
         worth += getattr(priorities.weights, name) * (math.log2(ratio) if ratio else 0.0)
@@ -121,7 +121,13 @@ def gain(line: Line, name: str) -> float | None:
 
 
 def _keeps(line: Line, limits: dict[str, Gate]) -> bool:
-    return all(_within(getattr(line.figures, name), gate) for name, gate in limits.items())
+    return all(_within(_limited(line, name), gate) for name, gate in limits.items())
+
+
+def _limited(line: Line, name: str) -> float | None:
+    """Return a figure; the dense model's ratios to itself, which nobody measures, are 1."""
+    value: float | None = getattr(line.figures, name)
+    return 1.0 if value is None and line.row is None and name.endswith("_x") else value
 
 
 def _within(value: float | None, gate: Gate) -> bool:
@@ -132,9 +138,14 @@ def _within(value: float | None, gate: Gate) -> bool:
 
 def _beats(other: Line, line: Line, axes: Sequence[str]) -> bool:
     """Tell whether ``other`` is at least as good in everything that counts, and better in something."""
-    pairs = [(other.figures.top1 or 0.0, line.figures.top1 or 0.0)]
+    pairs = [(-_lost(other), -_lost(line))]
     pairs += [(a, b) for name in axes if (a := gain(other, name)) is not None and (b := gain(line, name)) is not None]
     return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+
+def _lost(line: Line) -> float:
+    """Return what a row loses against the dense model on the same seeds: its top-1 may be a mean over fewer of them."""
+    return line.figures.top1_drop_pp or 0.0
 
 
 def by_size(result: StudyResult) -> list[tuple[float, Line | None]]:
@@ -146,6 +157,6 @@ def by_size(result: StudyResult) -> list[tuple[float, Line | None]]:
     found = []
     for size in sorted(result.study.sizes_mb):
         fits = [line for line in lines if (line.figures.file_bytes or 0.0) <= size * 1e6]
-        best = max(fits, key=lambda line: (line.figures.top1 or 0.0, line.figures.speedup_x or 1.0), default=None)
+        best = max(fits, key=lambda line: (-_lost(line), line.figures.speedup_x or 1.0), default=None)
         found.append((size, best))
     return found

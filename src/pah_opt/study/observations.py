@@ -305,8 +305,9 @@ def _combination(result: StudyResult) -> Iterator[Observation]:
 
 
 def _energy(result: StudyResult) -> Iterator[Observation]:
-    dense = _dense(result)
-    if dense is not None and dense.figures.j_per_image is None:
+    dense, groups = _dense(result), result.study.measure.get("groups")
+    is_asked = not isinstance(groups, list) or "energy" in groups
+    if is_asked and dense is not None and dense.figures.j_per_image is None:
         yield _say("no_energy")
 
 

@@ -12,6 +12,7 @@ from pah_opt.measure.provenance import config_sha256, weights_sha256
 from pah_opt.models import find_adapter
 from pah_opt.registry import default_registry
 from pah_opt.workflow.loading import Loaded
+from pah_opt.workflow.ranks import own_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,9 +65,10 @@ class Origin:
                 f"model is {study.model!r} and data is {study.data!r}; {DIGITS!r} stands for both or none: the "
                 "embedded model belongs to the embedded images"
             )
+        place = own_device(device)  # refused before images are read
         processor = digits_processor(IMAGE_SIZE)
         data = load_data(DIGITS, processor, **_choice(study))
-        return cls(digits_vit().to(device), processor, data)
+        return cls(digits_vit().to(place), processor, data)
 
     @cached_property
     def adapter(self) -> ModelAdapter:

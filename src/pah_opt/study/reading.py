@@ -70,10 +70,17 @@ def _data(source: Study | Mapping[str, Any] | str | PathLike[str]) -> tuple[dict
     try:
         return _extended(source, 0)
     except RecipeError as error:
-        remedy = f"give a YAML file, or one of: {', '.join(packaged_studies())}"
-        nearest = nearest_name(text, packaged_studies())
-        problems = [Problem(p.message, p.place, p.allowed, p.nearest or nearest, remedy) for p in error.problems]
-        raise RecipeError(problems, "this is not a study") from error
+        raise RecipeError([_advised(each, text) for each in error.problems], "this is not a study") from error
+
+
+def _advised(problem: Problem, asked: str) -> Problem:
+    """Say what there is instead of a file that cannot be read; a mistake inside a file keeps its own advice."""
+    if problem.remedy is None:
+        return problem
+    if problem.place.file is not None and Path(problem.place.file) != Path(asked):
+        return replace(problem, remedy="extends names a file, from the folder of the study that extends it")
+    remedy = f"give a YAML file, or one of: {', '.join(packaged_studies())}"
+    return replace(problem, nearest=nearest_name(asked, packaged_studies()), remedy=remedy)
 
 
 def _extended(source: str | Path, depth: int) -> tuple[dict[str, Any], Places]:
@@ -101,6 +108,7 @@ def _problems(study: Study, places: Places) -> Iterator[Problem]:
     yield from _adaptations(study, places)
     yield from _measuring(study, places)
     yield from _limits(study, places)
+    yield from _defaults(study, places)
     yield from _steps(study, places)
 
 
@@ -143,6 +151,13 @@ def _limits(study: Study, places: Places) -> Iterator[Problem]:
                 f"there is no figure {name!r}", _place(places, ("priorities", "limits", name)), ", ".join(FIGURES),
                 nearest_name(name, FIGURES),
             )  # fmt: skip
+
+
+def _defaults(study: Study, places: Places) -> Iterator[Problem]:
+    registry = default_registry()
+    for name in study.defaults:
+        if name not in registry.optimizers:
+            yield registry.unknown(name, _place(places, ("defaults", name)))
 
 
 def _steps(study: Study, places: Places) -> Iterator[Problem]:

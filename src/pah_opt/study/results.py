@@ -169,7 +169,8 @@ class StudyResult(Data):
         known = {row.name: row for row in self.study.rows()}
         names = [DENSE, *known]
         grouped = {name: [r for r in self.rows if r.name == name and r.base == base] for name in names}
-        lines = [Line.of(known.get(name), found) for name, found in grouped.items() if found]
+        seeds = len(self.study.seeds)
+        lines = [Line.of(known.get(name), found, seeds) for name, found in grouped.items() if found]
         return tuple(line if line.row is not None else line.as_seen_beside(lines) for line in lines)
 
     def line(self, name: str, base: str | None = None) -> Line | None:
@@ -192,10 +193,18 @@ class Line(Data):
     error: str | None
     unavailable: str | None = None
     """Why it cannot run on this machine."""
+    seeds_missing: int = 0
+    """Seeds that are no part of its means: it failed with them, or was left out."""
 
     @classmethod
-    def of(cls, row: Row | None, results: Sequence[RowResult]) -> Line:
-        """Take the mean over seeds; of speeds and ratios the geometric one."""
+    def of(cls, row: Row | None, results: Sequence[RowResult], seeds: int = 1) -> Line:
+        """Take the mean over seeds; of speeds and ratios the geometric one.
+
+        Args:
+            row: what was asked for; None for the dense model.
+            results: of the seeds that ran or failed.
+            seeds: how many there are in the study.
+        """
         ran = [each for each in results if each.error is None and each.unavailable is None]
         tops = [each.figures.top1 for each in ran if each.figures.top1 is not None]
         return cls(
@@ -208,13 +217,18 @@ class Line(Data):
             notes=tuple(dict.fromkeys(note for each in ran for note in each.notes)),
             error=None if ran else next((each.error for each in results if each.error is not None), None),
             unavailable=None if ran else results[0].unavailable,
+            seeds_missing=seeds - len(ran) if ran else 0,
         )
 
     def as_seen_beside(self, lines: Sequence[Line]) -> Line:
         """Return the dense model's line with the median of its speeds beside every row: machines drift over hours."""
         changes: dict[str, float] = {}
-        for own, beside in (("latency_ms", "dense_latency_ms"), ("images_per_s", "dense_images_per_s")):
-            seen = [value for line in lines if (value := getattr(line.figures, beside)) is not None]
+        for own, beside, batch in (
+            ("latency_ms", "dense_latency_ms", "latency_batch"),
+            ("images_per_s", "dense_images_per_s", "throughput_batch"),
+        ):
+            alike = [line for line in lines if getattr(line.figures, batch) == getattr(self.figures, batch)]
+            seen = [value for line in alike if (value := getattr(line.figures, beside)) is not None]
             changes |= {own: statistics.median(seen)} if seen else {}
         return self.model_copy(update={"figures": self.figures.model_copy(update=changes)})
 
@@ -241,6 +255,8 @@ def _mean(name: str, values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     if not known:
         return None
+    if name == "mcnemar_p":
+        return min(1.0, min(known) * len(known))  # Bonferroni's: it holds however alike the seeds are
     if name.endswith("_x") and min(known) > 0:
         return math.exp(sum(map(math.log, known)) / len(known))
     return sum(known) / len(known)

@@ -140,6 +140,7 @@ class _Run:
     base: str | None = None
     computed: int = 0
     contended: bool = False
+    measured_utc: str = ""
     finished: bool = False
     left_out: bool = False
 
@@ -189,6 +190,7 @@ class _Run:
         try:
             found = found or self._computed(key, lambda: self.bench.row(adapted, row))
             self.contended |= bool(found["contended"])
+            self.measured_utc = max(self.measured_utc, found.get("measured_utc", ""))  # cells of old have none
             self.rows.append(RowResult.model_validate({**found["row"], **place}))
         except _CellError as error:
             why = "unavailable" if error.unavailable else "error"
@@ -223,7 +225,7 @@ class _Run:
             device=here["device"],
             threads=here["threads"],
             versions=library_versions(),
-            measured_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            measured_utc=self.measured_utc or datetime.now(timezone.utc).isoformat(timespec="seconds"),
             contended=self.contended,
             notes=origin.notes,
         )

@@ -140,7 +140,7 @@ class Study(Part):
     """The column of labels, where several could be."""
     calibration_images: int = Field(default=256, ge=1)
     """Training images that calibrating steps observe."""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(0,), min_length=1)
     """Every cell runs once with each."""
     measure: dict[str, JsonValue] = Field(default_factory=dict)
     """Changes of the quick measuring settings, such as ``{batch_sizes: [1, 32]}``."""

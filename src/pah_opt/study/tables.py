@@ -59,8 +59,8 @@ def rows(lines: Sequence[Line], w: Wording) -> Table:
         (w.say("column_smaller"), _figure("size_x", "x", w)),
         (w.say("column_latency", batch=_count(latency)), _figure("latency_ms", "ms", w)),
         (w.say("column_faster"), _figure("speedup_x", "x", w)),
-        (w.say("column_throughput", batch=_count(largest)), _figure("images_per_s", "number", w)),
-        (w.say("column_energy"), _figure("j_per_image", "number", w)),
+        (w.say("column_throughput", batch=_count(largest)), _at_largest("images_per_s", largest, w)),
+        (w.say("column_energy"), _at_largest("j_per_image", largest, w)),
         (w.say("column_made"), _figure("made_s", "seconds", w)),
         (w.say("column_note"), lambda line: _remark(line, w)),
     ]
@@ -70,6 +70,17 @@ def rows(lines: Sequence[Line], w: Wording) -> Table:
 
 def _figure(name: str, kind: Kind, w: Wording) -> Cell:
     return lambda line: w.write(Value(kind, getattr(line.figures, name)), unit=False)
+
+
+def _at_largest(name: str, usual: float | None, w: Wording) -> Cell:
+    """Write a figure of the largest batch; with the batch where a slow row was measured at a smaller one."""
+
+    def cell(line: Line) -> str:
+        value, batch = getattr(line.figures, name), line.figures.throughput_batch
+        text = w.write(Value("number", value), unit=False)
+        return text if value is None or batch in (None, usual) else f"{text} ({w.say('at_batch', batch=_count(batch))})"
+
+    return cell
 
 
 def _version(line: Line, w: Wording) -> str:
@@ -95,6 +106,8 @@ def _remark(line: Line, w: Wording) -> str:
         said.append(w.say("remark_masks", mb=Value("mb", line.figures.file_without_masks_bytes)))
     if line.top1_spread_pp is not None:
         said.append(w.say("remark_spread", points=Value("points", line.top1_spread_pp)))
+    if line.seeds_missing:
+        said.append(w.say("remark_seeds", n=Value("count", line.seeds_missing)))
     return ", ".join(said)
 
 

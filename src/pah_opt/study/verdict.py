@@ -61,10 +61,11 @@ def verdict(result: StudyResult, choice: Choice, wording: Wording) -> Iterator[O
         "how_scored", {name: Value("points", getattr(weights, name)) for name in type(weights).model_fields}
     )  # fmt: skip
     limits = "; ".join(_limits(result, wording)) or wording.say("no_limits")
-    candidates = Value("count", len(choice.scores) + choice.refused)
-    yield Observation(
-        "limits_kept", {"limits": limits, "refused": Value("count", choice.refused), "all": candidates}
-    )  # fmt: skip
+    if candidates := len(choice.scores) + choice.refused:
+        yield Observation(
+            "limits_kept",
+            {"limits": limits, "refused": Value("count", choice.refused), "all": Value("count", candidates)},
+        )
     if choice.naive:
         yield Observation("naive_out", {"n": Value("count", choice.naive)})
     yield from _pick(result, choice, wording)
@@ -85,7 +86,8 @@ def _pick(result: StudyResult, choice: Choice, wording: Wording) -> Iterator[Obs
     pick = choice.pick
     if pick is None:
         dense = result.line(DENSE)
-        yield Observation("pick_at_chance" if dense is not None and dense.collapsed else "pick_none", {})
+        none = "pick_none" if choice.scores or choice.refused else "pick_nothing"
+        yield Observation("pick_at_chance" if dense is not None and dense.collapsed else none, {})
         return
     figures = pick.figures
     if pick.row is None:

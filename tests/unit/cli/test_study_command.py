@@ -123,3 +123,9 @@ def test_a_folder_called_digits_is_read_instead_of_the_embedded_model(
     code, output = invoke("tiny", "--out", "out")
     assert code == 2
     assert "the folder digits has no config.json" in output
+
+
+def test_a_device_that_is_not_here_is_refused_in_words(tmp_path: Path) -> None:
+    code, output = invoke("tiny", "--device", "gpu", "--out", str(tmp_path))
+    assert code == 2
+    assert "cannot be used here" in output

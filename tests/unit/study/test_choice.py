@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from tests.unit.study.conftest import DENSE_FIGURES, made_result, study_of
 
+from pah_opt.study import tables
 from pah_opt.study.choice import by_size, choose, chosen_base
 from pah_opt.study.messages import Lang, Wording
-from pah_opt.study.results import AdaptationResult
+from pah_opt.study.results import AdaptationResult, Figures, RowResult
 from pah_opt.study.schema import Study
 from pah_opt.study.verdict import place_among, verdict
 
@@ -161,3 +162,55 @@ def test_limits_are_named_in_the_language_of_the_report() -> None:
     found = result({"limits": {"top1_drop_pp": {"max": 1.0}, "file_bytes": {"max": 50e6}}})
     assert "Limits: loss of top-1 at most 1.00 points; file at most 50.0 MB." in told(found)
     assert "Limites : perte de top-1 d'au plus 1,00 point" in told(found, "fr")
+
+
+def test_the_dense_model_is_not_faster_than_itself() -> None:
+    assert choose(result({"limits": {"speedup_x": {"min": 5.0}}})).pick is None, "the fastest row has 4.0"
+
+
+def test_without_sizes_the_choice_is_made_by_the_rest() -> None:
+    row = {"top1": 0.97, "top1_drop_pp": 0.0, "speedup_x": 2.0, "speedup_low_x": 1.9, "speedup_high_x": 2.1}
+    choice = choose(made_result({"dense": {"top1": 0.97}, "row": row}, study_of({"row": {}})))
+    assert choice.pick is not None
+    assert choice.pick.name == "row"
+    assert "size" in choice.unmeasured
+
+
+def test_where_nothing_ran_no_limit_is_blamed() -> None:
+    found = told(made_result({"row": {"error": "no"}}, study_of({"row": {}})))
+    assert "no row has figures" in found
+    assert "limit" not in found
+
+
+def test_rows_with_other_seeds_are_compared_by_what_they_lose_on_them_and_say_so() -> None:
+    def row(name: str, seed: int, top1: float, drop: float | None, p: float | None = None) -> RowResult:
+        size = 80e6 if drop is None else 10e6
+        figures = Figures(top1=top1, top1_drop_pp=drop, file_bytes=size, mcnemar_p=p)
+        return RowResult(name=name, base="full", seed=seed, figures=figures)
+
+    asked = study_of({"whole": {}, "half": {}}, seeds=[0, 1], sizes_mb=[50])
+    rows = (
+        row("dense", 0, 0.90, None), row("dense", 1, 0.96, None),
+        row("whole", 0, 0.897, 0.3, p=0.001), row("whole", 1, 0.957, 0.3, p=0.2),
+        RowResult(name="half", base="full", seed=0, error="no"), row("half", 1, 0.955, 0.5),
+    )  # fmt: skip
+    found = made_result({"dense": DENSE_FIGURES}, asked).model_copy(update={"rows": rows})
+    best = by_size(found)[0][1]
+    assert best is not None
+    assert best.name == "whole"
+    whole, table = found.line("whole"), tables.rows(found.lines(), Wording("en"))
+    assert {row[0]: "seeds missing" in " ".join(row) for row in table.rows} == {
+        "dense": False, "whole": False, "half": True,
+    }  # fmt: skip
+    assert whole is not None
+    assert whole.figures.mcnemar_p == pytest.approx(0.002), "of a mean, 0.1, the first seed would be forgotten"
+
+
+def test_a_throughput_at_another_batch_says_so() -> None:
+    made = made_result({
+        "dense": {**DENSE_FIGURES, "images_per_s": 100.0, "throughput_batch": 8},
+        "row": {**DENSE_FIGURES, "images_per_s": 40.0, "throughput_batch": 4, "dense_images_per_s": 80.0},
+    }, study_of({"row": {}}))  # fmt: skip
+    table = tables.rows(made.lines(), Wording("en"))
+    at = table.headers.index("images/s, batch 8")
+    assert [row[at] for row in table.rows] == ["100", "40.0 (batch 4)"]

@@ -224,3 +224,8 @@ def test_a_warning_of_something_else_is_no_cause_of_chance() -> None:
     assert [each.values["cause"].key for each in observations(result) if each.key == "collapsed_row"] == [
         "cause_unknown"
     ]  # type: ignore[union-attr]
+
+
+def test_energy_that_was_not_asked_for_is_not_missed() -> None:
+    assert "no_energy" not in keys({"row": SPARSE}, measure={"groups": ["latency", "memory"]})
+    assert "no_energy" in keys({"row": SPARSE})

@@ -151,3 +151,25 @@ def test_a_wrong_setting_of_an_adaptation_is_named_with_the_adaptation() -> None
 def test_what_is_no_study_is_refused_with_what_is() -> None:
     with pytest.raises(RecipeError, match=r"a study cannot be read from a list; .*pah_opt\.study\.Study"):
         read_study(["adaptations"])  # type: ignore[arg-type]
+
+
+def test_a_default_of_no_strategy_is_refused_with_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"defaults\.magnitude-prunning.*did you mean 'magnitude-pruning'"):
+        read_study({**study_of({"a": {}}), "defaults": {"magnitude-prunning": {"sparsity": 0.9}}})
+
+
+def test_a_negative_seed_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(RecipeError, match="seeds"):
+        read_study({**study_of({"a": {}}), "seeds": [-1]})
+
+
+def test_advice_belongs_to_the_mistake(tmp_path: Path) -> None:
+    broken, child = tmp_path / "tiny.yaml", tmp_path / "child.yaml"
+    broken.write_text("name: [\n", encoding="utf-8")
+    child.write_text("extends: tyny\nname: child\n", encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        read_study(broken)
+    assert "give a YAML file" not in str(caught.value)
+    with pytest.raises(RecipeError, match="extends names a file") as caught:
+        read_study(child)
+    assert "one of" not in str(caught.value)

@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -272,3 +273,17 @@ def test_naive_rows_stay_quiet() -> None:
         bench._listen(Row(name="naive", version="V1", naive="dynamic-int8"))
         warnings.warn_explicit("outdated", RuntimeWarning, "a_file.py", 1, "pah_opt.study.naive")
     assert caught == []
+
+
+def test_a_report_that_is_written_again_keeps_the_date_of_its_measurements(
+    mini: tuple[Path, StudyResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Later:
+            return cls(2099, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("pah_opt.study.running.datetime", Later)
+    again = run_study(MINI, mini[0])
+    assert again.computed == 0
+    assert again.conditions.measured_utc == mini[1].conditions.measured_utc

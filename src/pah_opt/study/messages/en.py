@@ -31,6 +31,7 @@ MESSAGES: dict[str, str] = {
     "this_study": "this study: {name}", "measured_here": "measured here, {images} test images",
     "collapsed": "at chance", "failed": "failed", "unavailable": "not available here", "stopped": "stopped: {reason}",
     "naive": "V1", "library": "V2",
+    "at_batch": "batch {batch}", "remark_seeds": "seeds missing from the mean: {n}",
     "remark_masks": "masks removed: {mb}", "remark_spread": "over seeds: {points} between highest and lowest",
     "loss_of": "Loss of {name}", "accuracy_of": "Accuracy of {name} on validation images",
     "accuracy_seen_of": "Accuracy of {name} on training images, as seen while training", "axis_epoch": "epoch",
@@ -127,6 +128,7 @@ MESSAGES: dict[str, str] = {
     "pick": "Pick: {row}. Top-1 {top1} ({change} against dense), file {mb} ({smaller} smaller), {speed} the dense "
     "speed; worth {score}.",
     "pick_dense": "Pick: the dense model. Nothing that keeps the limits is worth more under these priorities.",
+    "pick_nothing": "Nothing is chosen: no row has figures to compare.",
     "pick_none": "No row keeps the limits: nothing is chosen. Loosen a limit, or try milder strengths.",
     "pick_at_chance": "Nothing is chosen: the adapted model itself is at chance, and has to be adapted better first.",
     "flattered": "It was chosen among {all} rows on the {images} test images that also judge it, which flatters "

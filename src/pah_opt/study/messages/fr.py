@@ -32,6 +32,7 @@ MESSAGES: dict[str, str] = {
     "this_study": "cette étude : {name}", "measured_here": "mesuré ici, {images} images de test",
     "collapsed": "au hasard", "failed": "échec", "unavailable": "non disponible ici", "stopped": "arrêt : {reason}",
     "naive": "V1", "library": "V2",
+    "at_batch": "lot de {batch}", "remark_seeds": "graines absentes de la moyenne : {n}",
     "remark_masks": "masques retirés : {mb}", "remark_spread": "entre graines : {points} d'amplitude",
     "loss_of": "Perte de {name}", "accuracy_of": "Exactitude de {name} sur les images de validation",
     "accuracy_seen_of": "Exactitude de {name} sur les images d'entraînement, vue en cours de route",
@@ -128,6 +129,7 @@ MESSAGES: dict[str, str] = {
     "pick": "Choix : {row}. Top-1 {top1} ({change} par rapport au dense), fichier de {mb} ({smaller} plus petit), "
     "{speed} la vitesse du dense ; valeur : {score}.",
     "pick_dense": "Choix : le modèle dense. Rien qui tienne les limites ne vaut plus sous ces priorités.",
+    "pick_nothing": "Rien n'est choisi : aucune ligne n'a de résultats à comparer.",
     "pick_none": "Aucune ligne ne tient les limites : rien n'est choisi. Relâchez une limite ou baissez les taux.",
     "pick_at_chance": "Rien n'est choisi : le modèle adapté est lui-même au niveau du hasard ; il faut d'abord mieux "
     "l'adapter.",
