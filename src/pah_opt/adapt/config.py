@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, ValidationError
@@ -95,11 +96,16 @@ class AdaptConfig(TrainSettings):
             idle.add("early_stop")
         return frozenset(type(self).model_fields) - TEACHER_FIELDS - idle
 
-    @property
-    def cached_views(self) -> int:
-        """How many views of each image are cached."""
-        changes = self.augmentation.flip or self.augmentation.crop > 0
-        return self.views or (min(self.epochs, 4) if changes else 1)
+    def cached_views(self, images: int) -> int:
+        """Return how many views of each image are cached: one for each epoch of augmented images, up to four.
+
+        Args:
+            images: that are trained on.
+        """
+        if self.views or not (self.augmentation.flip or self.augmentation.crop > 0):
+            return self.views or 1
+        epochs = self.epochs if self.steps is None else math.ceil(self.steps * self.batch_size / images)
+        return min(epochs, 4)
 
 
 def _without_effect(name: str, config: AdaptConfig) -> Problem:

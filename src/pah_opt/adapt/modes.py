@@ -178,7 +178,8 @@ def _from_cache(work: Work, folder: Path | None, origin: str | None) -> TrainRes
     settings = work.settings.model_copy(update={"augmentation": Augmentation(mixup=how.mixup)})
     shown = Augmentation(flip=how.flip, crop=how.crop)
     with ExitStack() as stack:
-        train = stack.enter_context(states.of(work.train, Views(shown, work.config.cached_views, work.seed)))
+        views = Views(shown, work.config.cached_views(len(work.train)), work.seed)
+        train = stack.enter_context(states.of(work.train, views))
         validation = None
         if work.validation is not None:
             validation = stack.enter_context(states.of(work.validation, Views()))

@@ -34,7 +34,8 @@ def as_data(data: Any, *, class_names: tuple[str, ...] | None = None) -> Data:
         DataError: it is none of these, or images or labels cannot be used.
     """
     if isinstance(data, Data):
-        return _checked(Data(as_split(data.test, class_names, "test"), _train(data.train, class_names)))
+        test = as_split(data.test, class_names, "test")
+        return _checked(Data(test, test if data.train is data.test else _train(data.train, class_names)))
     if isinstance(data, Mapping) and "test" in data:
         return as_data(Data(data["test"], data.get("train")), class_names=class_names)
     if isinstance(data, Mapping) and "train" in data:

@@ -30,7 +30,8 @@ class Settings:
         minutes: how long at most, interrupted runs included; None for any.
         trial_limit_s: seconds that one trial may take; it then runs in a process of its own.
         sampler: ``tpe``, ``nsga2``, or ``random`` (to compare with).
-        starts: begin with starting points: single steps, strong and weak recipes, allocations by a knapsack.
+        starts: begin with starting points: single steps, the cheapest recipes and the way back from them to what keeps
+            the limits, allocations by a knapsack.
         neighbours: try neighbours of the front in turn with the sampler's proposals.
         racing: stop hopeless trials on part of the images.
         screening: predict before a trial runs, and leave out what is over a limit.

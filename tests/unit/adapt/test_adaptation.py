@@ -111,9 +111,11 @@ def test_cached_states_give_the_same_training_as_the_whole_model(pretrained: nn.
 def test_augmented_views_are_cached_once_for_each_epoch(pretrained: nn.Module, data: Data) -> None:
     how = Augmentation(flip=True, mixup=0.1)
     result = adapt(pretrained, data, "last-layers", augmentation=how, **options("last-layers"))
-    assert result.config.cached_views == 2
-    assert AdaptConfig.of("last-layers", {"epochs": 9, "augmentation": how}).cached_views == 4
-    assert AdaptConfig.of("last-layers", {"epochs": 9}).cached_views == 1
+    assert result.config.cached_views(54) == 2
+    assert AdaptConfig.of("last-layers", {"epochs": 9, "augmentation": how}).cached_views(54) == 4
+    assert AdaptConfig.of("last-layers", {"epochs": 9}).cached_views(54) == 1
+    by_steps = AdaptConfig.of("last-layers", {"epochs": 1, "steps": 20, "batch_size": 16, "augmentation": how})
+    assert [by_steps.cached_views(images) for images in (54, 160, 4000)] == [4, 2, 1], "steps stand for epochs"
 
 
 @pytest.mark.parametrize("mode", MODES)

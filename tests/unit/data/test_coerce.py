@@ -92,6 +92,10 @@ def test_labels_beyond_the_class_names_are_refused() -> None:
 
 def test_training_and_test_images_must_be_different_splits_of_the_same_classes() -> None:
     split = TensorSplit(PIXELS, LABELS, ("a", "b", "c"))
+    pair, loader = (PIXELS, LABELS), [(PIXELS, LABELS)]
+    for same in (pair, loader):
+        with pytest.raises(DataError, match="are the same split"):
+            as_data({"train": same, "test": same})
     with pytest.raises(DataError, match="are the same split"):
         as_data(Data(test=split, train=split))
     with pytest.raises(DataError, match="different classes: a, b, x against a, b, c"):

@@ -133,8 +133,8 @@ def eliminate(
 class _Surgeon:
     """State of an elimination: weights after compensation, inverse covariance, and which units are still there.
 
-    Units that are gone are dropped from both once they are a fourth, so that removing nearly all of them, as a ranking
-    does, takes little more than a third of the time.
+    Units that are gone are dropped from both once they are more than a fourth, so that removing nearly all of them, as
+    a ranking does, takes little more than a third of the time.
     """
 
     def __init__(self, weight: Tensor, covariance: Tensor, unit: int) -> None:
