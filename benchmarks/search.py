@@ -27,6 +27,8 @@ import torch
 
 import pah_opt
 from pah_opt.adapt import pretrained_digits_vit
+from pah_opt.data import labels_of
+from pah_opt.data.sampling import balanced_order
 from pah_opt.environment import installed_version
 from pah_opt.errors import PahOptError
 from pah_opt.measure.settings import MeasureSettings
@@ -270,11 +272,12 @@ def latency_table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             yield f"| {one['recipe']} | {times} | {one['error_pct']:+.0f} % |"
 
 
-def unseen(data: pah_opt.Data, skip: int) -> pah_opt.Data:
-    """Leave out the first training images: on those that it was fitted on a model is surer than on any others."""
+def unseen(data: pah_opt.Data, skip: int, count: int) -> pah_opt.Data:
+    """Leave out what ``--train-limit SKIP`` takes: of images that it was fitted on a model is surer than of others."""
     if data.train is None:
         raise SystemExit("there are no training images, of which a search cuts its validation images")
-    return pah_opt.Data(test=data.test, train=data.train.subset(range(skip, len(data.train))))
+    order = balanced_order(labels_of(data.train), 0)  # as the loader takes them
+    return pah_opt.Data(test=data.test, train=data.train.subset(sorted(order[skip : skip + count])))
 
 
 def main() -> None:
@@ -282,7 +285,7 @@ def main() -> None:
     parser.add_argument("--model", help="a hub id or folder; by default the small ViT of digits")
     parser.add_argument("--data", help="its images")
     parser.add_argument("--train-limit", type=int, default=2000)
-    parser.add_argument("--skip", type=int, default=0, help="first training images, which the model was fitted on")
+    parser.add_argument("--skip", type=int, default=0, help="the --train-limit that the model was fitted with")
     parser.add_argument("--test-limit", type=int, default=1000)
     parser.add_argument("--space", default="small")
     parser.add_argument("--minimise", default="size")
@@ -294,10 +297,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.model:
         source = Source.load(
-            arguments.model, arguments.data, train_limit=arguments.skip + arguments.train_limit,
-            test_limit=arguments.test_limit,
+            arguments.model, arguments.data, test_limit=arguments.test_limit
         )  # fmt: skip
-        model, data = source.model, unseen(source.data, arguments.skip)
+        model, data = source.model, unseen(source.data, arguments.skip, arguments.train_limit)
     else:
         digits = pretrained_digits_vit()
         model, data = digits.model, digits.data

@@ -75,7 +75,7 @@ class Work:
 
 def run(work: Work, *, cache: bool | str | Path) -> tuple[TrainResult, int]:
     """Adapt the model; return how training went, and how many parameters it could change."""
-    _refuse_untrainable(work)
+    _check_trainable(work)
     # Before the head is fitted: the last bits of that fit depend on the number of threads.
     origin = _origin(work) if work.checkpoint is not None and work.config.mode != "head" else None
     if work.config.mode == "head" or work.config.head_first:
@@ -89,8 +89,6 @@ def run(work: Work, *, cache: bool | str | Path) -> tuple[TrainResult, int]:
         if work.config.mode == "lora":
             settings = LoraSettings(work.config.lora_rank, work.config.lora_alpha)
             stack.enter_context(low_rank_additions(work.model, work.layout, settings))
-        if work.config.mode == "last-layers":
-            _freeze_lower(work)
         trained = sum(parameter.numel() for parameter in unfrozen(work.model, work.config.freeze).values())
         if work.config.mode == "last-layers" and cache is not False:
             folder = None if cache is True else Path(cache)
@@ -98,11 +96,13 @@ def run(work: Work, *, cache: bool | str | Path) -> tuple[TrainResult, int]:
         return _fit(work, work.train, work.validation, work.settings, origin), trained
 
 
-def _refuse_untrainable(work: Work) -> None:
-    """Refuse what cannot be trained before all images are run through the model."""
+def _check_trainable(work: Work) -> None:
+    """Freeze what the mode leaves alone, and refuse what cannot be trained, before images are run through the model."""
     if work.config.mode == "lora":
         lora_library()  # patterns may name what it adds
     elif work.config.mode != "head":
+        if work.config.mode == "last-layers":
+            _freeze_lower(work)
         refuse_untrainable(work.model, work.config.freeze)
 
 

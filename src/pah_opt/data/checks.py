@@ -125,7 +125,8 @@ def check_trained_classes(train: Split, test: Split) -> None:
         raise DataError(
             f"{'classes' if several else 'class'} {_shortened(missing)} of {test.name} {'have' if several else 'has'} "
             f"no image in {train.name}, whose classes are {_shortened([names[label] for label in sorted(trained)])}: "
-            "they could not be learned; give a class the same name in both splits, or leave these test images out"
+            "they could not be learned; give a class the same name in both splits, take more training images "
+            "(train_limit), or leave these test images out"
         )
 
 

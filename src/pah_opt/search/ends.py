@@ -74,6 +74,8 @@ class Ends:
             for label in reversed(each.labels)
         ]
         most = AS_CHEAP * self._cost(self.cheapest)
+        if most == math.inf:  # nothing can be predicted
+            return distinct([self.cheapest, *found])
         return distinct(sorted(found, key=lambda values: self._cost(values) > most) or [self.cheapest])
 
     def _without_a_step(self) -> list[Values]:

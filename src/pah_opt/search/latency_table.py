@@ -35,6 +35,10 @@ MOST_GLUE = 0.5
 Key = tuple[Hashable, ...]
 
 
+PLANNED_KINDS = ("fp32", "bf16", "fp16", "fp64")
+"""Types of weights whose layers are timed without a real model."""
+
+
 @dataclass
 class LatencyTable:
     """Timings of parts on one device at one batch size; filled as it is asked.
@@ -80,6 +84,11 @@ class LatencyTable:
                 key = self._linear_key(layer, tokens)
                 if key not in self.times_ms:
                     self.times_ms[key] = self._time(layer, self._pixels(tokens, linear_shape(layer)[1], model))
+
+    @property
+    def learnt(self) -> int:
+        """How many layers are known of types that only real models have: with each, predictions change."""
+        return sum(key[0] == "linear" and key[3] not in PLANNED_KINDS for key in self.times_ms)
 
     def predict(self, planned: nn.Module, adapter: ModelAdapter) -> float | None:
         """Return the latency of a planned model in ms, or None when a layer of its type was never seen for real.
@@ -135,7 +144,7 @@ class LatencyTable:
         if key in self.times_ms:
             return self.times_ms[key]
         out, into = linear_shape(layer)
-        if key[3] in ("fp32", "bf16", "fp16", "fp64"):
+        if key[3] in PLANNED_KINDS:
             return self._known(key, lambda: nn.Linear(into, out), (self.batch_size, tokens, into), dtype=dtype)
         return self._scaled(key)
 

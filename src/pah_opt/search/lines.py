@@ -171,8 +171,10 @@ class Lines:
             share = None if crossing is None else self._next(line, crossing, best)
             if share is not None and crossing is not None:
                 values = line.at(share)
+                cost = self.predict(values)
                 over = max(0.0, round(crossing.loss_at(share) - limit, 3))
-                found.append(((over, self.predict(values) or 0.0), values))
+                if cost != math.inf:  # or else it cannot be run
+                    found.append(((over, cost or 0.0), values))
         yield from (values for _, values in sorted(found, key=lambda each: each[0]))
 
     def _next(self, line: Line, crossing: Crossing, best: float | None) -> float | None:
@@ -213,8 +215,9 @@ def gentle_numbers(bound: BoundSpace, strong: Values, weigh: Predict) -> Values:
     gentle: Values = {}
     for places in bound.groups().values():
         there = [each for each in places if each.kind != "choice" and each.name in strong]
-        sizes = [weigh({**strong, **{each.name: each.at(share) for each in there}}) for share in (0.0, 1.0)]
+        sizes = [weigh({**strong, **{each.name: each.at(share) for each in there}}) for share in (0.0, 0.5, 1.0)]
         if there and None not in sizes:
-            low, high = (size or 0.0 for size in sizes)
+            made = [size for size in sizes if size is not None and size < math.inf]  # an end may be refused
+            low, high = (made[0], made[-1]) if made else (0.0, 0.0)
             gentle |= {each.name: strong[each.name] if low == high else each.at(float(high > low)) for each in there}
     return gentle

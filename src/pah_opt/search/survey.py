@@ -75,7 +75,7 @@ class Surveyor:
         if recipe is None or not self.settings.screening:
             return None
         # The table learns the layers of each model that was made, and with them predictions change.
-        known = 0 if self.judge.table is None else len(self.judge.table.times_ms)
+        known = 0 if self.judge.table is None else self.judge.table.learnt
         key = (recipe.sha256, known)
         if key not in self._predictions:
             try:

@@ -13,7 +13,7 @@ from pah_opt.search import Budget, Space
 from pah_opt.search.bound import BoundSpace, Values, same
 from pah_opt.search.ends import Ends
 from pah_opt.search.judge import Judge
-from pah_opt.search.lines import Crossing, Line, Lines
+from pah_opt.search.lines import Crossing, Line, Lines, gentle_numbers
 from pah_opt.search.proposing import Proposer, Survey
 from pah_opt.search.records import Record, State
 from pah_opt.search.starts import simple_starts
@@ -236,6 +236,26 @@ def test_the_cheapest_recipe_is_tried_first_and_what_is_dearer_than_the_best_is_
     assert {predict(values) for values in ends([])} == {4.0, 8.0}
     best = Record(0, "done", {"name": "r"}, {}, {"artifact_bytes": 5.0, "top1_drop_pp": 0.0})
     assert {predict(values) for values in ends([best])} == {4.0}
+
+
+def test_an_end_that_is_refused_is_not_the_gentle_one(bound: BoundSpace, cheapest: Values) -> None:
+    sparsity = next(each for each in bound.parameters if each.path == ("sparsity",))
+
+    def weigh(values: Values) -> float:
+        return math.inf if float(values[sparsity.name]) > 0.8 else 1.0 - float(values[sparsity.name])
+
+    gentle = gentle_numbers(bound, {**cheapest, sparsity.name: 0.5}, weigh)
+    assert gentle[sparsity.name] == pytest.approx(0.1)
+
+
+def test_what_cannot_be_run_is_not_proposed(bound: BoundSpace, cheapest: Values) -> None:
+    def predict(values: Values) -> float:
+        found = cost(bound)(values)
+        return found if found < 0.1 else math.inf
+
+    ends = Ends(bound, BUDGET, cheapest, predict)
+    records = [tried(bound, cheapest, 30.0, "stopped")]
+    assert all(predict(values) < math.inf for values in Lines.to(ends, {})(records))
 
 
 def test_a_space_without_numbers_has_no_lines(judge: Judge) -> None:
