@@ -13,9 +13,10 @@ from transformers import CLIPConfig, CLIPForImageClassification
 import pah_opt
 from pah_opt import Recipe, Step
 from pah_opt.errors import RecipeError
+from pah_opt.measure.settings import MeasureSettings
 from pah_opt.models import find_adapter
 from pah_opt.registry import default_registry
-from pah_opt.testing import tiny_data, tiny_images
+from pah_opt.testing import tiny_data, tiny_images, tiny_timm_vit
 
 
 @pytest.fixture
@@ -105,3 +106,13 @@ def test_every_report_has_the_calibration_error(model: Any) -> None:
     assert 0 < found.value <= 100
     assert ExpectedCalibrationError().measure(model, None, None).reason == "there are no test images"
     assert "ece_pct" in default_registry().metrics
+
+
+@pytest.mark.parametrize("steps", [[Step.of("input-size", size=16)], [Step.of("cast")]])
+def test_calibration_is_measured_at_each_models_own_size_and_in_its_own_type(steps: list[Step]) -> None:
+    made = pah_opt.apply(tiny_timm_vit(), Recipe(steps=steps), on_collapse="ignore")
+    report = pah_opt.compare(
+        {"dense": tiny_timm_vit(), "made": made}, tiny_data(), settings=MeasureSettings.quick(groups={"extra"})
+    )
+    found = [model.extra["ece_pct"] for model in report.models]
+    assert [each.reason for each in found] == [None, None]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import onnx
 import pytest
 import torch
+from pah_opt_onnxruntime import quantizing
 
 import pah_opt
 from pah_opt.errors import RecipeError, UnsupportedModelError
@@ -103,3 +104,21 @@ def test_every_other_order_is_refused_when_planned(engine: str, partner: str) ->
     steps = (pah_opt.Step.of(engine), pah_opt.Step.of(partner, **PARTNERS[partner]))
     with pytest.raises(RecipeError, match=partner):
         pah_opt.plan(tiny_vit(), pah_opt.Recipe(steps=steps))
+
+
+@pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy"])
+def test_the_last_batch_may_be_smaller(calibration: str) -> None:
+    step = pah_opt.Step.of("onnxruntime-int8", calibration=calibration, images=10, batch_size=4)
+    assert made(tiny_vit(), step).steps[0].achieved["quantized_layers"] == 12
+
+
+def test_calibration_pixels_are_float32_on_the_cpu_whatever_the_model_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, real = [], quantizing.calibration_batches
+
+    def watched(split: Any, layout: Any, size: int, like: torch.Tensor) -> Any:
+        seen.append((like.device.type, like.dtype))
+        return real(split, layout, size, like)
+
+    monkeypatch.setattr(quantizing, "calibration_batches", watched)
+    made(tiny_vit().to(torch.bfloat16), pah_opt.Step.of("onnxruntime-int8", images=8))
+    assert seen == [("cpu", torch.float32)]

@@ -111,3 +111,11 @@ def test_every_other_order_is_refused_when_planned(engine: str, partner: str) ->
     steps = (pah_opt.Step.of(engine), pah_opt.Step.of(partner, **PARTNERS[partner]))
     with pytest.raises(RecipeError, match=partner):
         pah_opt.plan(tiny_vit(), pah_opt.Recipe(steps=steps))
+
+
+def test_openvino_needs_nothing_that_its_package_does_not_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pah_opt import environment
+
+    found = environment.installed_version
+    monkeypatch.setattr(environment, "installed_version", lambda name: None if name == "onnxruntime" else found(name))
+    assert pah_opt.plan(tiny_vit(), pah_opt.Recipe(steps=[pah_opt.Step.of("openvino")])).steps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -65,3 +67,13 @@ def test_a_decreasing_schedule_falls_to_nothing_and_merges_as_many() -> None:
     assert sum(merges) == 96
     assert list(merges) == sorted(merges, reverse=True)
     assert merges[-1] <= 1
+
+
+@pytest.mark.parametrize(("patches", "blocks", "keep"), [(16, 2, 0.25), (196, 6, 0.1), (196, 12, 0.05)])
+@pytest.mark.parametrize("schedule", ["constant", "decreasing"])
+def test_the_share_is_kept_where_the_last_blocks_alone_could_not(
+    patches: int, blocks: int, keep: float, schedule: Any
+) -> None:
+    merges = merges_per_block(patches, blocks, r=None, keep=keep, schedule=schedule)
+    assert patches - sum(merges) == round(keep * patches)
+    assert min(merges) >= 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -125,3 +127,19 @@ def test_a_merging_model_can_be_exported_with_a_free_batch_size() -> None:
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(made, (tiny_images(2),), dynamic_shapes=({0: batch},))
     assert torch.allclose(program.module()(tiny_images(3)).logits, logits(made), atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [{"distill_features": 1.0}, {"input_size": 16}])
+def test_training_that_compares_or_changes_tokens_is_refused_when_planned(training: dict[str, Any]) -> None:
+    steps = [pah_opt.Step.of("tome", r=3), pah_opt.Step.of("recover", **training)]
+    with pytest.raises(RecipeError, match="tokens:merged"):
+        pah_opt.plan(tiny_vit(), pah_opt.Recipe(steps=steps))
+    pah_opt.plan(tiny_vit(), pah_opt.Recipe(steps=steps[::-1]))
+
+
+def test_a_merging_model_survives_pickling() -> None:
+    made = pah_opt.apply(tiny_vit(), pah_opt.Recipe(steps=[pah_opt.Step.of("tome", r=3)]), on_collapse="ignore").model
+    again = pickle.loads(pickle.dumps(made))
+    assert torch.equal(logits(again), logits(made))
+    assert installed(again) == installed(made)
+    assert torch.equal(logits(copy.deepcopy(made)), logits(made))

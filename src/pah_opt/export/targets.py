@@ -11,11 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 INSTALL = "pip install 'pah-opt[export]'"
-_ONNX = (
-    Backend("onnx", ">=1.18", INSTALL),
-    Backend("onnxscript", ">=0.5", INSTALL),
-    Backend("onnxruntime", ">=1.22", INSTALL),
-)
+_WRITER = (Backend("onnx", ">=1.18", INSTALL), Backend("onnxscript", ">=0.5", INSTALL))
+_ONNX = (*_WRITER, Backend("onnxruntime", ">=1.22", INSTALL))
 
 
 class Target(NamedTuple):
@@ -51,7 +48,7 @@ _TARGETS = (
     ),
     Target(
         "openvino", "OpenVINO IR: CPUs, GPUs and NPUs of Intel, and ARM CPUs.", "model.xml", "openvino_file",
-        (*_ONNX, Backend("openvino", ">=2025.2", INSTALL)),
+        (*_WRITER, Backend("openvino", ">=2025.2", INSTALL)),
         storages=frozenset({"int8"}), dtypes=frozenset({"fp32", "fp16"}), triton="openvino",
     ),
     Target(

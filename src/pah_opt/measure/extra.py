@@ -22,7 +22,8 @@ def extra_figures(metrics: Mapping[str, Metric], candidate: Candidate, split: Sp
 
 def _measured(metric: Metric, candidate: Candidate, split: Split | None) -> ExtraFigure:
     try:
-        value, reason = metric.measure(candidate.model, candidate.adapter, split)
+        sized = None if split is None else split.resized(*candidate.input_shape[1:])
+        value, reason = metric.measure(candidate.model, candidate.adapter, sized)
         value = None if value is None else float(value)
     except Exception as error:  # noqa: BLE001  # a plugin may raise anything; it is that figure's reason
         value, reason = None, f"{type(error).__name__}: {error}"

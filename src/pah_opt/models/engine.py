@@ -109,7 +109,8 @@ def engine_state(model: nn.Module, threads: int | None) -> dict[str, Any]:
 
 def keep_graph(model: nn.Module, data: bytes) -> None:
     """Keep an engine's file with the model, as a buffer of bytes that is saved with the weights."""
-    model.register_buffer(GRAPH, torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    held = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    model.register_buffer(GRAPH, held.to(next(model.parameters()).device))
 
 
 def expect_graph(model: nn.Module, size: int) -> None:

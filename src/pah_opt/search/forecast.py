@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 WHOLE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 """Bytes of a weight in the types whose zeros a file leaves out; in others several weights share a byte."""
-COMPILED = "compiled"
-"""State tag of models whose parts no longer run one by one."""
+UNTOLD = frozenset({"compiled", "tokens:merged"})
+"""State tags of models whose parts no longer run one by one, or not on as many tokens as the layout says."""
 
 
 def forecast(planned: Plan, registry: Registry, table: LatencyTable | None, adapter: ModelAdapter) -> dict[str, float]:
@@ -58,7 +58,7 @@ def _most_saved(model: nn.Module | None, zeros: float) -> float:
 def _latency(planned: Plan, registry: Registry, table: LatencyTable, adapter: ModelAdapter) -> float | None:
     for step in planned.steps:
         optimizer = registry.get(step.use).optimizer
-        if COMPILED in optimizer.tags(optimizer.config_type(**step.config)).provides:
+        if UNTOLD & optimizer.tags(optimizer.config_type(**step.config)).provides:
             return None
     return None if planned.model is None else _asked(table, planned.model, adapter)
 

@@ -25,6 +25,8 @@ from pah_opt.measure.sampling import Samples
 from pah_opt.measure.tensors import tensor_bytes
 from pah_opt.measure.utilization import matrix_rate, utilization
 from pah_opt.metric import Figure
+from pah_opt.registry import default_registry
+from pah_opt.testing import tiny_data, tiny_vit
 
 CPU = torch.device("cpu")
 NO_GPU: Reading[Gpu] = Reading(None, "the model is on the cpu")
@@ -260,6 +262,24 @@ def test_a_metric_of_a_plugin_gives_a_figure_or_a_reason(
     assert found.value == value
     assert (found.reason is None) == (reason is None)
     assert reason is None or reason in (found.reason or "")
+
+
+def test_a_metric_gets_images_of_each_models_own_size() -> None:
+    """DINOv2 takes any size without a word: a smaller model would be judged on images that it never gets."""
+    seen: list[int] = []
+
+    class Width:
+        name, summary, better = "width_px", "Width of the images it got.", "lower"
+
+        def measure(self, model: Any, adapter: Any, test: Any) -> Figure:
+            seen.append(next(test.batches(1)).pixel_values.shape[-1])
+            return Figure(0.0)
+
+    made = pah_opt.apply(tiny_vit(), pah_opt.Recipe(steps=[pah_opt.Step.of("input-size", size=16)]))
+    for each in (tiny_vit(), made):
+        metrics: Any = {"width_px": Width()}
+        extra_figures(metrics, Candidate.of("m", each, default_registry().adapters), tiny_data().test)
+    assert seen == [32, 16]
 
 
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"])

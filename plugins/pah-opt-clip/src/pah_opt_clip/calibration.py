@@ -50,11 +50,11 @@ class ExpectedCalibrationError(Metric):
         if test is None:
             return Figure(None, "there are no test images")
         take = logits_of if adapter is None else adapter.logits
-        device = next(model.parameters()).device
+        like = next(each for each in model.parameters() if each.is_floating_point() and each.element_size() > 1)
         confidences, correct = [], []
         with torch.inference_mode():
             for pixels, labels in test.batches(BATCH):
-                best = take(model(pixels.to(device))).float().softmax(dim=-1).max(dim=-1)
+                best = take(model(pixels.to(like.device, like.dtype))).float().softmax(dim=-1).max(dim=-1)
                 confidences.append(best.values.cpu())
                 correct.append(best.indices.cpu() == labels)
         return Figure(100.0 * calibration_error(torch.cat(confidences), torch.cat(correct)))

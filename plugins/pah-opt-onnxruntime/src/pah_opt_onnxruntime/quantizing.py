@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnxruntime
+import torch
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from pah_opt.errors import UnsupportedModelError
@@ -41,14 +43,27 @@ NOTE = (
 
 
 class Images(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime publishes no types
-    """Hands calibration images over, batch by batch."""
+    """Hands calibration images over, batch by batch.
 
-    def __init__(self, batches: Iterator[Tensor]) -> None:
-        self._batches = batches
+    With a length and ranges, what was seen is put together after each batch: histograms of batches of unequal size
+    cannot be made at once, and all activations of all images would be held until the end.
+    """
+
+    def __init__(self, batches: Iterator[Tensor], count: int) -> None:
+        self._batches, self._count, self._left = batches, count, count
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return self._count
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Hand over so many batches before the next pause."""
+        self._left = end_index - start_index
 
     def get_next(self) -> dict[str, Any] | None:
-        """Return the next batch, or None after the last."""
-        batch = next(self._batches, None)
+        """Return the next batch, or None after the last or before a pause."""
+        self._left -= 1
+        batch = next(self._batches, None) if self._left >= 0 else None
         return None if batch is None else {INPUT: batch.float().numpy()}
 
 
@@ -68,13 +83,15 @@ def run_quantized(model: nn.Module, config: OnnxRuntimeInt8Config, context: Cont
 def _quantized(path: Path, target: Path, model: nn.Module, config: OnnxRuntimeInt8Config, context: Context) -> bytes:
     nodes = linear_products(onnx.load(str(path)).graph)
     split = context.calibration and evenly_spaced(context.calibration, config.images)
-    like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    like = torch.empty(0, device="cpu")  # the engine takes float32 there, wherever and whatever the model is
+    count = math.ceil(len(split or ()) / config.batch_size)
     batches = calibration_batches(split, context.adapter.layout(model), config.batch_size, like)
     with _quiet():
         quantize_static(
-            str(path), str(target), Images(batches), quant_format=QuantFormat.QDQ, per_channel=True,
+            str(path), str(target), Images(batches, count), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=list(PRODUCTS),
             nodes_to_quantize=nodes, calibrate_method=METHODS[config.calibration],
+            extra_options={"CalibStridedMinMax": 1},
         )  # fmt: skip
     context.record("quantized_layers", len(nodes))
     return target.read_bytes()

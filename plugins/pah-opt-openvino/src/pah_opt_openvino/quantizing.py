@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import nncf
 import openvino
+import torch
 
 from pah_opt.models.calibration import calibration_batches, evenly_spaced
 from pah_opt.models.engine import answers_with_mapping, keep_graph, take_over
@@ -50,7 +51,7 @@ def run_quantized(model: nn.Module, config: NncfConfig, context: Context) -> nn.
 
 def _quantized(graph: Any, model: nn.Module, config: NncfConfig, context: Context) -> Any:
     split = context.calibration and evenly_spaced(context.calibration, config.images)
-    like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    like = torch.empty(0, device="cpu")  # the engine takes float32 there, wherever and whatever the model is
     batches = calibration_batches(split, context.adapter.layout(model), config.batch_size, like)
     images = [batch.float().numpy() for batch in batches]
     with _quiet():

@@ -10,8 +10,9 @@ Schedule = Literal["constant", "decreasing"]
 def merges_per_block(patches: int, blocks: int, *, r: int | None, keep: float, schedule: Schedule) -> tuple[int, ...]:
     """Return how many tokens each block merges away.
 
-    A block can merge half of the patch tokens that reach it, rounded down; what it cannot merge is left to the blocks
-    after it when a share is asked for, and not merged when ``r`` is given.
+    A block can merge half of the patch tokens that reach it, rounded down. What it cannot merge is left to the blocks
+    after it when a share is asked for, and goes to those before it where they could not either; it is not merged when
+    ``r`` is given.
 
     Args:
         patches: patch tokens that reach the first block.
@@ -25,12 +26,15 @@ def merges_per_block(patches: int, blocks: int, *, r: int | None, keep: float, s
     >>> merges_per_block(196, 4, r=6, keep=0.5, schedule="decreasing")
     (12, 8, 4, 0)
     """
-    total = r * blocks if r is not None else patches - max(1, round(keep * patches))
+    goal = max(1, round(keep * patches))
+    total = r * blocks if r is not None else patches - goal
     wanted = _spread(total, blocks, schedule)
     merges: list[int] = []
     left, owed = patches, 0
-    for number in wanted:
-        possible = min(number + owed, left // 2)
+    for index, number in enumerate(wanted):
+        # The blocks after this one can halve what they get and no more: at least so much must go here.
+        least = left - (goal << (blocks - 1 - index)) if r is None else 0
+        possible = min(max(number + owed, least, 0), left // 2)
         owed = number + owed - possible if r is None else 0
         merges.append(possible)
         left -= possible

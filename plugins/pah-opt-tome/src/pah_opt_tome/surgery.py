@@ -59,6 +59,10 @@ class MergingBlock(nn.Module):
 
     merging: Merging
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickle it as its own class and its state: the class that merges is made anew where it is read."""
+        return _blank, (type(self).__bases__[1],), self.__getstate__()
+
     def forward(self, hidden_states: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """Return ``(batch, tokens - r, hidden_size)``, one channel wider while sizes travel on.
 
@@ -146,6 +150,11 @@ def install(model: nn.Module, plans: Sequence[Merging]) -> nn.Module:
 @cache
 def _merging_class(kind: type[nn.Module]) -> type[nn.Module]:
     return type(f"Merging{kind.__name__}", (MergingBlock, kind), {"__module__": __name__})
+
+
+def _blank(kind: type[nn.Module]) -> nn.Module:
+    made = _merging_class(kind)  # type: ignore[arg-type]  # classes are hashable
+    return made.__new__(made)
 
 
 def installed(model: nn.Module) -> list[Merging]:

@@ -39,8 +39,10 @@ class Torchao(Optimizer[TorchaoConfig]):
 
     def tags(self, config: TorchaoConfig) -> Tags:
         """Need float weights; leave quantized ones, whose widths are fixed. Zeros stay zeros."""
+        compares = "int8-qat" in config.schemes and config.training.distill_features > 0
         return Tags(
             requires=FRESH_TAGS,
+            excludes=frozenset({"tokens:merged"} if compares else ()),  # they are none of the teacher's
             provides=frozenset(f"linear:{storage}" for storage in config.storages),
             removes=frozenset({"weights:float", "shapes:free"}),
         )

@@ -52,8 +52,15 @@ class Recover(Optimizer[RecoverConfig]):
     backends: ClassVar[tuple[Backend, ...]] = (ACCELERATE,)
 
     def tags(self, config: RecoverConfig) -> Tags:
-        """Needs plain floating-point weights and modules that can be trained; changes neither."""
-        return Tags(requires=frozenset({"weights:float", "graph:eager"}))
+        """Needs plain floating-point weights and modules that can be trained; changes neither.
+
+        Merged tokens are none of the teacher's, and belong to one input size.
+        """
+        compares = config.distill_features > 0 or config.input_size is not None
+        return Tags(
+            requires=frozenset({"weights:float", "graph:eager"}),
+            excludes=frozenset({"tokens:merged"} if compares else ()),
+        )
 
     def needs(self, config: RecoverConfig) -> Needs:
         """Training images with labels."""

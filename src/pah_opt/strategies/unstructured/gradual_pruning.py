@@ -32,7 +32,8 @@ class GradualPruning(Optimizer[GradualConfig]):
 
     def tags(self, config: GradualConfig) -> Tags:
         """Any eager floating-point model; afterwards its zeros are there on purpose."""
-        return Tags(requires=EAGER_FLOAT, provides=frozenset({"weights:sparse"}))
+        merged = frozenset({"tokens:merged"} if config.distill_features > 0 else ())  # none of the teacher's
+        return Tags(requires=EAGER_FLOAT, provides=frozenset({"weights:sparse"}), excludes=merged)
 
     def needs(self, config: GradualConfig) -> Needs:
         """Training images; calibration images for the methods that observe."""
