@@ -81,6 +81,17 @@ def test_fp8_dynamic_multiplies_in_fp8(vit: nn.Module) -> None:
     assert float((logits(artifact.model, torch.bfloat16) - wanted).norm() / wanted.norm()) < 0.15
 
 
+@pytest.mark.skipif(capability() < (8, 9), reason="fp8 products need compute capability 8.9")
+def test_fp8_dynamic_takes_tokens_of_zeros(vit: nn.Module) -> None:
+    model = vit.to(torch.bfloat16)
+    layer: Any = model.get_submodule("vit.layers.0.mlp.fc1")
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+    artifact = quantized(model, scheme="fp8-dynamic")
+    assert torch.isfinite(logits(artifact.model, torch.bfloat16)).all()
+
+
 @pytest.mark.skipif(capability() >= (8, 9), reason="this device can multiply in fp8")
 def test_fp8_dynamic_is_refused_on_this_older_device(vit: nn.Module) -> None:
     with pytest.raises(pah_opt.errors.RecipeError, match=r"8\.9"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -48,7 +49,7 @@ def model_card(
 
 
 def write_card(found: Inspection, license_id: str | None) -> None:
-    """Write the card of a saved artifact again, now that the licence is known; other files stay as they are.
+    """Write the card of a saved artifact again, now that the licence is known; one that was edited stays as it is.
 
     Raises:
         OSError: it could not be written.
@@ -56,8 +57,13 @@ def write_card(found: Inspection, license_id: str | None) -> None:
     report = None
     if files.REPORT in found.manifest.files:
         report = json.loads((found.folder / files.REPORT).read_bytes())
-    card = model_card(found.description, found.manifest, report, license_id=license_id)
-    write_text(found.folder / files.CARD, card)
+    path = found.folder / files.CARD
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    stated = re.search(r'^license: "(.*)"$', text, re.MULTILINE)
+    earlier = stated[1] if stated and stated[1] != "other" else None
+    if text and text != model_card(found.description, found.manifest, report, license_id=earlier):
+        return
+    write_text(path, model_card(found.description, found.manifest, report, license_id=license_id))
 
 
 def _front_matter(description: Description, license_id: str | None) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pah_opt.artifact import files
 from pah_opt.artifact.card import model_card
 from pah_opt.artifact.description import Description
-from pah_opt.artifact.examples import make_examples
+from pah_opt.artifact.examples import current_examples
 from pah_opt.artifact.folder import ArtifactFolder
 from pah_opt.artifact.manifest import Manifest
 from pah_opt.artifact.origin import environment_of_this_process
@@ -45,7 +46,7 @@ def save(
     Args:
         artifact: what to write.
         folder: where to.
-        overwrite: replace an artifact that is there; a folder that is anything else is never replaced.
+        overwrite: replace an artifact that is there; a folder that is anything else, or a git repository, never is.
         compress: compress the weights losslessly with zstd.
         registry: where the artifact's ModelAdapter is found; everything installed by default.
 
@@ -58,6 +59,7 @@ def save(
     try:
         with replace_folder(path, overwrite=overwrite, may_replace=_must_be_artifact) as new:
             writer.write(new)
+            _keep_what_lies_beside(path, new)
     except OSError as error:
         if isinstance(error, FileExistsError) and path.exists():
             raise ArtifactWriteError(
@@ -73,6 +75,18 @@ def _must_be_artifact(folder: Path) -> None:
         ArtifactFolder(folder)
     except ArtifactError as error:
         raise ArtifactWriteError(f"{folder} is not replaced, because it is not a whole artifact ({error})") from error
+    if (folder / ".git").exists():
+        raise ArtifactWriteError(
+            f"{folder} is not replaced, because it is a git repository, whose history would be lost; save to another "
+            "folder and copy the files over"
+        )
+
+
+def _keep_what_lies_beside(old: Path, new: Path) -> None:
+    """Copy licences and git's own settings, which are the user's; the card is written anew."""
+    for path in old.iterdir() if old.is_dir() else ():
+        if path.is_file() and files.may_lie_beside(path.name) and path.name not in (files.CARD, ".DS_Store"):
+            shutil.copyfile(path, new / path.name)
 
 
 class _Writer:
@@ -92,7 +106,8 @@ class _Writer:
             self._write_tensors(folder / files.WEIGHTS, Weights.of(model), compress=self._compress)
         description = Description.of(artifact, structure.result(), environment)
         self._write(folder / files.DESCRIPTION, description.to_bytes())
-        examples = artifact.examples or make_examples(artifact.model, self._adapter)
+        answering = artifact.model if artifact.examples is None else model  # compiling again would take minutes
+        examples = current_examples(artifact.examples, answering, self._adapter)
         self._write_tensors(folder / files.EXAMPLES, Weights.of_tensors(_named(examples._asdict())))
         for name, data in ((files.PROCESSOR, artifact.processor), (files.REPORT, artifact.report)):
             if data is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 MAX_SIZE = 2**24
 """No number in a structure is larger: a hidden width, a number of classes, pixels."""
 MAX_BLOCKS = 512
+_BLOCKS = re.compile(r"(\w+_)?(layers|depths?|blocks)")
+"""Names of arguments that count blocks: no paths of parameters, such as ``vit.layers.0.mlp.fc1.weight``."""
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", None)
 """Implementations of attention that a file may ask for. transformers downloads and runs kernels for other names."""
 
@@ -133,7 +136,7 @@ def _check_structure(structure: Mapping[str, Any]) -> None:
 
 
 def _counts_blocks(key: str) -> bool:
-    return any(word in key for word in ("layers", "depth", "blocks"))
+    return _BLOCKS.fullmatch(key) is not None
 
 
 def _items(data: Any, key: str = "") -> Iterator[tuple[str, Any]]:

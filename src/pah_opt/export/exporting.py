@@ -174,9 +174,13 @@ def _exported(subject: Subject, target: Target, folder: Path, repository: Reposi
 
 def _must_be_export(folder: Path) -> None:
     try:
-        read_export(folder)
+        known = {MANIFEST, *read_export(folder).files}
     except ArtifactError as error:
         raise ArtifactError(f"{folder} is not replaced, because it is not a whole exported model ({error})") from error
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    extra = sorted(name for name in found - known if not name.endswith(".DS_Store"))
+    if extra:
+        raise ArtifactError(f"{folder} is not replaced, because it also holds {', '.join(extra[:3])}; move that away")
 
 
 def _written(subject: Subject, target: Target, folder: Path, repository: Repository) -> ExportManifest:

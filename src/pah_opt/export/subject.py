@@ -14,6 +14,7 @@ from torch import nn
 from pah_opt.artifact import Artifact, inspect, load
 from pah_opt.artifact.examples import make_examples
 from pah_opt.artifact.structure import adapter_named, without_compilation
+from pah_opt.data import label_names
 from pah_opt.registry import default_registry
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ class Subject:
     @property
     def labels(self) -> tuple[str, ...]:
         """A name for each class, on one line."""
-        names = self.artifact.class_names or [f"class {number}" for number in range(self.layout.num_classes)]
+        count, own = self.layout.num_classes, label_names(self.model)
+        unnamed = [f"class {number}" for number in range(count)]
+        names = self.artifact.class_names or (own if len(own) == count else unnamed)
         return tuple(" ".join(name.split()) for name in names)
 
     def private_copy(self) -> nn.Module:

@@ -48,30 +48,35 @@ def uncompiled(module: nn.Module) -> nn.Module:
 
 def _remember(model: nn.Module, memo: dict[int, Any], device: str | None) -> dict[int, Any]:
     """Tell ``deepcopy`` what takes the place of each quantized layer and each tensor."""
+    default = input_dtype(model)
     for module in linear_layers(model).values():
         if not is_plain(getattr(module, "weight", None)):
-            memo.setdefault(id(module), _dense_layer(module, device or _device_of(module)))
+            memo.setdefault(id(module), _dense_layer(module, device or _device_of(module), default))
     for tensor in (*model.parameters(), *model.buffers()):
         memo.setdefault(id(tensor), tensor if device is None else _meta_tensor(tensor))
     return memo
 
 
-def _dense_layer(module: nn.Module, device: str | torch.device) -> nn.Linear:
+def _dense_layer(module: nn.Module, device: str | torch.device, default: torch.dtype) -> nn.Linear:
     out, into = linear_shape(module)
     bias = getattr(module, "bias", None)
-    dtype = _compute_dtype(module)
+    dtype = _compute_dtype(module, default)
     layer = nn.Linear(into, out, bias=bias is not None, device=device, dtype=dtype)
     if layer.weight.device.type != "meta":
         nn.init.zeros_(layer.weight)
     return layer
 
 
-def _compute_dtype(module: nn.Module) -> torch.dtype:
+def _compute_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
+    # Four bits of bitsandbytes know what they were; their bias takes the type of their products.
+    state = getattr(getattr(module, "weight", None), "quant_state", None)
+    if isinstance(dtype := getattr(state, "dtype", None), torch.dtype):
+        return dtype
     # A subclass's dtype is the type it pretends to have; integer weights (bitsandbytes) leave the bias's.
     for tensor in (getattr(module, "weight", None), getattr(module, "bias", None)):
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.element_size() > 1:
             return tensor.dtype
-    return torch.float32
+    return default
 
 
 def _device_of(module: nn.Module) -> torch.device:

@@ -173,3 +173,23 @@ def test_classifier_stays_in_float_and_the_report_says_so(run: Callable[..., Any
 def test_include_and_skip_choose_layers(run: Callable[..., Any], vit: nn.Module) -> None:
     achieved = run(vit, include=("mlp",), skip=("*.0.*",)).achieved
     assert set(achieved["quantized"]) == {"vit.layers.1.mlp.fc1", "vit.layers.1.mlp.fc2"}
+
+
+@pytest.mark.parametrize(("dtype", "compute"), [(torch.float32, "bf16"), (torch.bfloat16, "fp32")])
+def test_figures_stay_after_products_in_another_type(
+    dtype: torch.dtype, compute: str, run: Callable[..., Any], vit: nn.Module
+) -> None:
+    """bitsandbytes casts biases to the type of the products in the first forward pass."""
+    ran = run(vit.to(dtype), scheme="nf4", compute_dtype=compute)
+    before = figures(ran)
+    with torch.inference_mode():
+        ran.model(tiny_images(2).to(dtype))
+    assert figures(ran) == before
+
+
+@pytest.mark.parametrize("scheme", ["int8", "nf4"])
+def test_half_precision_without_biases_can_be_counted(scheme: str, run: Callable[..., Any], vit: nn.Module) -> None:
+    for module in vit.modules():
+        if isinstance(module, nn.Linear):
+            module.register_parameter("bias", None)
+    assert figures(run(vit.bfloat16(), scheme=scheme)).macs > 0

@@ -181,3 +181,23 @@ def test_accuracy_can_be_the_limit(run: Callable[..., Any], images: Callable[...
     assert report["left_in_float"]
     alone = [layer["top1_drop_pp"] for layer in report["sensitivity"]]
     assert alone == sorted(alone, reverse=True)
+
+
+@pytest.mark.parametrize("family", sorted(TINY_MODELS))
+def test_every_family_can_be_scanned_as_it_is_loaded(
+    family: str, run: Callable[..., Any], adapter: Callable[..., Any], images: Callable[..., Any]
+) -> None:
+    model = TINY_MODELS[family]()
+    split = images(model, 16)
+    scan = sensitivity(model, adapter(model), split, TorchaoConfig(scheme="int8-static"))
+    assert {layer.path for layer in scan} == set(run(model, split, scheme="int8-static").achieved["quantized"])
+
+
+def test_a_layer_that_overflows_is_the_most_damaging(run: Callable[..., Any], vit: nn.Module) -> None:
+    """Its divergence is NaN, which no sort puts anywhere."""
+    block: Any = vit.get_submodule("vit.layers.1.mlp")
+    with torch.no_grad():
+        block.fc1.bias.fill_(20)  # inputs of fc2 are about 20
+        block.fc2.weight.fill_(0.001)  # 127 in every place: 127 * 20 * 128 is more than fp16 holds
+    report = run(vit.half(), scheme="int8-weight-only", guarded={"max_kl": 1.0}).achieved["guarded"]
+    assert report["left_in_float"] == ["vit.layers.1.mlp.fc2"]

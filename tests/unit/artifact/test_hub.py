@@ -153,3 +153,9 @@ def test_a_refusal_of_the_hub_is_an_artifact_error(
     monkeypatch.setattr(api, "fails", True)
     with pytest.raises(ArtifactError, match="could not be pushed to 'user/model': no network"):
         push_to_hub(folder, "user/model")
+
+
+def test_an_edited_card_is_pushed_as_it_is(folder: Path, api: type[FakeApi]) -> None:
+    (folder / CARD).write_text("---\nlicense: mit\n---\nMine.\n", encoding="utf-8")
+    push_to_hub(folder, "user/model")
+    assert (folder / CARD).read_text(encoding="utf-8").endswith("Mine.\n")

@@ -17,6 +17,7 @@ from pah_opt.artifact import Artifact, Examples, load
 from pah_opt.artifact.files import CARD, DESCRIPTION, EXAMPLES, MANIFEST, PROCESSOR, REPORT, WEIGHTS
 from pah_opt.errors import ArtifactError
 from pah_opt.models import find_adapter
+from pah_opt.models.narrowing import keep_units
 from pah_opt.registry import default_registry
 from pah_opt.storage import stored_bytes
 from pah_opt.testing import TINY_MODELS, tiny_images, tiny_vit
@@ -78,11 +79,12 @@ def test_given_examples_are_kept_and_exact(tmp_path: Path) -> None:
     assert torch.equal(found.logits, given.logits)
 
 
-def test_logits_that_differ_are_found_by_verify(tmp_path: Path) -> None:
+def test_logits_that_differ_are_found_by_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = tiny_artifact()
     images = torch.rand(2, 3, 32, 32)
     given = Examples(images, torch.randn(2, 10))
-    path = replace(artifact, examples=given).save(tmp_path / "a")
+    monkeypatch.setattr("pah_opt.artifact.saving.current_examples", lambda *_: given)
+    path = artifact.save(tmp_path / "a")
     load(path)
     with pytest.raises(ArtifactError, match="other logits than when it was saved"):
         load(path, verify=True)
@@ -222,3 +224,49 @@ def test_large_weights_are_mapped_and_can_still_be_trained_without_changing_the_
             parameter.sub_(parameter.grad)
     assert (path / WEIGHTS).read_bytes() == before
     load(path, verify=True)
+
+
+@pytest.mark.parametrize("family", ["hf-vit", "hf-deit", "timm-vit"])
+def test_uneven_blocks_wider_than_any_model_is_deep_are_loaded(family: str, tmp_path: Path) -> None:
+    """Paths such as ``vit.layers.1.mlp.fc1.weight`` were taken for a number of blocks, and 1,000 for too many."""
+    model = TINY_MODELS[family](mlp=1100)
+    adapter = find_adapter(model, default_registry().adapters)
+    model = adapter.prepare(model)
+    keep_units(model, adapter.layout(model).blocks[1].mlp, torch.arange(1000))
+    adapter.sync(model)
+    path = Artifact(model, RECIPE, (), adapter.name).save(tmp_path / "a")
+    assert torch.equal(logits(load(path, verify=True).model), logits(model))
+
+
+def test_class_names_count_no_blocks(tmp_path: Path) -> None:
+    model = tiny_vit(classes=600)
+    names = [*(f"c{number}" for number in range(599)), "chess players"]
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: number for number, name in enumerate(names)}
+    load(tiny_artifact(model=model, class_names=tuple(names)).save(tmp_path / "a"))
+
+
+def test_what_a_user_laid_beside_survives_replacing_and_git_is_not_replaced(tmp_path: Path) -> None:
+    folder = tiny_artifact().save(tmp_path / "a")
+    for name in ("LICENSE", ".gitattributes"):
+        (folder / name).write_text("mine", encoding="utf-8")
+    tiny_artifact().save(folder, overwrite=True)
+    assert [(folder / name).read_text(encoding="utf-8") for name in ("LICENSE", ".gitattributes")] == ["mine"] * 2
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("years of work", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"not replaced.*git"):
+        tiny_artifact().save(folder, overwrite=True)
+    assert (folder / ".git" / "HEAD").read_text(encoding="utf-8") == "years of work"
+
+
+def test_a_loaded_model_that_was_changed_is_saved_with_its_own_logits(tmp_path: Path) -> None:
+    first = load(tiny_artifact().save(tmp_path / "a"))
+    same = load(first.save(tmp_path / "same"), verify=True)
+    assert first.examples is not None
+    assert same.examples is not None
+    assert torch.equal(same.examples.logits, first.examples.logits)
+    with torch.no_grad():
+        first.model.get_submodule("classifier").get_parameter("weight").mul_(-3)
+    again = load(first.save(tmp_path / "b"), verify=True)
+    assert again.examples is not None
+    assert not torch.equal(again.examples.logits, first.examples.logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 import pah_opt
+from pah_opt import Recipe, Step
+from pah_opt.errors import ArtifactError
 from pah_opt.export import onnx_file as onnx_target
 from pah_opt.export import read_export
 from pah_opt.testing import tiny_images
 
-from .conftest import LINEARS, NAMES, ArtifactOf
+from .conftest import LINEARS, NAMES, ArtifactOf, small_vit
 
 BATCH = 7
 
@@ -175,3 +178,24 @@ def test_weights_beyond_two_gibibytes_lie_beside_the_onnx_file(
     made = pah_opt.export(artifact_of("dense"), "onnx", tmp_path / "out").manifest
     assert "model.onnx.data" in made.files
     assert made.difference < 1e-5
+
+
+def test_an_export_with_other_files_in_it_is_not_replaced(artifact_of: ArtifactOf, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pah_opt.export(artifact_of("dense"), "transformers", out)
+    pah_opt.export(artifact_of("dense"), "transformers", out, overwrite=True)
+    (out / "other").mkdir()
+    (out / "other" / "thesis.tex").write_text("years of work", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"not replaced.*thesis\.tex"):
+        pah_opt.export(artifact_of("dense"), "transformers", out, overwrite=True)
+    assert (out / "other" / "thesis.tex").exists()
+
+
+def test_names_in_a_models_own_config_are_kept(tmp_path: Path) -> None:
+    model: Any = small_vit()
+    model.config.id2label = dict(enumerate(NAMES))
+    model.config.label2id = {name: number for number, name in enumerate(NAMES)}
+    artifact = pah_opt.apply(model, Recipe(name="t", steps=(Step.of("magnitude-pruning", sparsity=0.5),)))
+    made = pah_opt.export(artifact, "transformers", tmp_path / "out")
+    assert made.manifest.labels == NAMES
+    assert json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))["id2label"]["0"] == NAMES[0]

@@ -59,7 +59,7 @@ def empty(layer: nn.Linear, kind: LayerKind) -> Any:
     """Return a layer of bitsandbytes with the bias of ``layer`` and a weight that is not quantized yet."""
     bnb = backend.load("bitsandbytes.nn")
     shape = (layer.in_features, layer.out_features)
-    has_bias = layer.bias is not None
+    bias, has_bias = layer.bias, layer.bias is not None
     if kind.scheme == "int8":
         made = bnb.Linear8bitLt(
             *shape, bias=has_bias, has_fp16_weights=False, threshold=kind.threshold, device="meta"
@@ -73,7 +73,9 @@ def empty(layer: nn.Linear, kind: LayerKind) -> Any:
         # On CPUs with AVX-512 BF16 the first forward pass would repack the weight for a bfloat16 kernel, in place:
         # scales lose bits, double quantization is undone, and layers whose outputs 32 does not divide fail.
         made.support_avx512bf16_for_cpu = False
-    made.bias = layer.bias
+        if has_bias:  # it would cast the bias, too
+            bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
+    made.bias = bias
     return made.requires_grad_(requires_grad=False).train(layer.training)
 
 

@@ -66,7 +66,10 @@ def _config(scheme: Scheme, device: torch.device) -> Any:
     if scheme == "fp8-weight-only":
         return ao.Float8WeightOnlyConfig(set_inductor_config=False)
     if scheme == "fp8-dynamic":
-        return ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow(), set_inductor_config=False)
+        # Without a least value, a token of nothing but zeros would have the scale 0, and be NaN.
+        return ao.Float8DynamicActivationFloat8WeightConfig(
+            granularity=ao.PerRow(), activation_value_lb=1e-12, set_inductor_config=False
+        )
     # Quantization-aware training rounds activations with a zero point, so that is what its layers keep.
     mapping = ao.MappingType.ASYMMETRIC if scheme == "int8-qat" else ao.MappingType.SYMMETRIC
     return ao.Int8DynamicActivationInt8WeightConfig(

@@ -86,12 +86,12 @@ def sensitivity(
     from pah_opt.strategies.torchao.config import TorchaoConfig
 
     config = (config or TorchaoConfig()).model_copy(update={"guarded": None})
+    model = adapter.prepare(copy.deepcopy(model)).eval()  # with the layers that the step will see
     context = Context(
         adapter, Environment(), seed=seed, calibration=split, training=split, reference=model,
         progress=progress or Progress(),
     )  # fmt: skip
-    quantized = copy.deepcopy(model).eval()
-    quantized, assignment = quantize_model(quantized, config, context)
+    quantized, assignment = quantize_model(copy.deepcopy(model), config, context)
     tensors = {path: tensors_of(quantized, path) for path in assignment.schemes}
     scan = Scan(model, adapter, evenly_spaced(split, images), config.batch_size)
     return scan.run(tensors, assignment.schemes, context.progress, by=by)
@@ -115,6 +115,11 @@ def put_tensors(model: nn.Module, tensors: Mapping[str, LinearTensors]) -> None:
     for path, given in tensors.items():
         layer = model.get_submodule(path)
         layer.weight, layer.bias = given  # type: ignore[assignment]  # parameters, as they came from a layer
+
+
+def _damage(value: float) -> float:
+    """Return a divergence by which layers can be ordered: what overflowed to NaN is the worst."""
+    return math.inf if math.isnan(value) else value
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ class Scan:
             LayerSensitivity(path, schemes[path], *divergence(reference, logits, labels))
             for path, logits in found.items()
         ]
-        return tuple(sorted(measured, key=lambda one: (getattr(one, by), one.kl), reverse=True))
+        return tuple(sorted(measured, key=lambda one: (_damage(getattr(one, by)), _damage(one.kl)), reverse=True))
 
     def all_logits(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return the logits and the labels of every image, batch by batch."""
