@@ -229,7 +229,7 @@ def test_large_weights_are_mapped_and_can_still_be_trained_without_changing_the_
 @pytest.mark.parametrize("family", ["hf-vit", "hf-deit", "timm-vit"])
 def test_uneven_blocks_wider_than_any_model_is_deep_are_loaded(family: str, tmp_path: Path) -> None:
     """Paths such as ``vit.layers.1.mlp.fc1.weight`` were taken for a number of blocks, and 1,000 for too many."""
-    model = TINY_MODELS[family](mlp=1100)
+    model = TINY_MODELS[family](**({"mlp_ratio": 1100 / 32} if family == "timm-vit" else {"mlp": 1100}))
     adapter = find_adapter(model, default_registry().adapters)
     model = adapter.prepare(model)
     keep_units(model, adapter.layout(model).blocks[1].mlp, torch.arange(1000))

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from pah_opt.errors import UnsupportedModelError
 from pah_opt.strategies.torchao.divergence import Divergence, divergence
-from pah_opt.strategies.torchao.scan import LayerSensitivity, LinearTensors, Scan, put_tensors, swapped, tensors_of
+from pah_opt.strategies.torchao.scan import (
+    LayerSensitivity,
+    LinearTensors,
+    Scan,
+    finite,
+    put_tensors,
+    swapped,
+    tensors_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,8 +53,8 @@ class Guarded:
         """Return it as JSON data."""
         return {
             "left_in_float": list(self.restored),
-            "all_quantized": self.before._asdict(),
-            "reached": self.after._asdict(),
+            "all_quantized": finite(self.before._asdict()),
+            "reached": finite(self.after._asdict()),
             "sensitivity": [layer.to_data() for layer in self.order],
         }
 

@@ -48,7 +48,15 @@ class LayerSensitivity:
 
     def to_data(self) -> dict[str, Any]:
         """Return it as JSON data."""
-        return asdict(self)
+        return finite(asdict(self))
+
+
+def finite(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return figures with None for those of logits that overflowed, for which JSON has no number."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in figures.items()
+    }
 
 
 def sensitivity(
