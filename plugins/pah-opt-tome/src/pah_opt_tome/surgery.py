@@ -61,7 +61,7 @@ class MergingBlock(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle it as its own class and its state: the class that merges is made anew where it is read."""
-        return _blank, (type(self).__bases__[1],), self.__getstate__()
+        return _blank, (type(self).__bases__[1],), self.__getstate__()  # type: ignore[no-untyped-call]  # torch's own
 
     def forward(self, hidden_states: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """Return ``(batch, tokens - r, hidden_size)``, one channel wider while sizes travel on.
