@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     epilog=examples(
         "pah-opt export out/artifacts/int8 --to onnx",
         "pah-opt export out/artifacts/int8 --to openvino --check",
-        "pah-opt export out/artifacts/int8 --to onnx --layout triton --name vit --out models",
+        "pah-opt export ./int8 --to onnx --layout triton --name vit --out models",
     )
 )
 @click.argument("artifact")
