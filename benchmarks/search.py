@@ -10,8 +10,8 @@ second recipe of their type on. Prints Markdown and writes ``benchmarks/results/
     python benchmarks/search.py --seconds 40 --seeds 3
     python benchmarks/search.py --model ID_OR_PATH --data ID_OR_PATH --seconds 1800
 
-The figures on CIFAR-10 are of ``--skip 4000 --train-limit 1200 --test-limit 500 --drop 5 --batch 8 --seconds 180``, on a
-model whose head was fitted with ``pah-opt adapt --mode head --train-limit 4000``.
+The figures on CIFAR-10 are of ``--skip 4000 --train-limit 1200 --test-limit 500 --drop 5 --batch 8 --seconds 180``, on
+a model whose head was fitted with ``pah-opt adapt --mode head --train-limit 4000``.
 """
 
 from __future__ import annotations
