@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pah_opt.artifact import Artifact, inspect, load
-from pah_opt.artifact.examples import make_examples
+from pah_opt.artifact.examples import current_examples
 from pah_opt.artifact.structure import adapter_named, without_compilation
 from pah_opt.data import label_names
 from pah_opt.registry import default_registry
@@ -69,8 +69,10 @@ class Subject:
 
     @cached_property
     def examples(self) -> Examples:
-        """The stored inputs and logits; computed now for an artifact that was never saved."""
-        return self.artifact.examples or make_examples(self.model, self.adapter)
+        """Inputs and logits: those of the files as they were stored, those of a model in memory as it answers now."""
+        if self.checksums and self.artifact.examples is not None:
+            return self.artifact.examples
+        return current_examples(self.artifact.examples, self.model, self.adapter)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -199,3 +199,12 @@ def test_names_in_a_models_own_config_are_kept(tmp_path: Path) -> None:
     made = pah_opt.export(artifact, "transformers", tmp_path / "out")
     assert made.manifest.labels == NAMES
     assert json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))["id2label"]["0"] == NAMES[0]
+
+
+def test_a_loaded_model_that_was_changed_is_exported_with_what_it_answers_now(
+    artifact_of: ArtifactOf, tmp_path: Path
+) -> None:
+    artifact = pah_opt.load(artifact_of("dense").save(tmp_path / "a"))
+    with torch.no_grad():
+        artifact.model.get_submodule("classifier").get_parameter("weight").mul_(-3)
+    pah_opt.export(artifact, "transformers", tmp_path / "out")
