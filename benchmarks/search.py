@@ -299,9 +299,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if arguments.model:
-        source = Source.load(
-            arguments.model, arguments.data, test_limit=arguments.test_limit
-        )  # fmt: skip
+        source = Source.load(arguments.model, arguments.data, test_limit=arguments.test_limit)
         model, data = source.model, unseen(source.data, arguments.skip, arguments.train_limit)
     else:
         digits = pretrained_digits_vit()

@@ -75,7 +75,7 @@ class Work:
 
 def run(work: Work, *, cache: bool | str | Path) -> tuple[TrainResult, int]:
     """Adapt the model; return how training went, and how many parameters it could change."""
-    _check_trainable(work)
+    _ready_to_train(work)
     # Before the head is fitted: the last bits of that fit depend on the number of threads.
     origin = _origin(work) if work.checkpoint is not None and work.config.mode != "head" else None
     if work.config.mode == "head" or work.config.head_first:
@@ -96,7 +96,7 @@ def run(work: Work, *, cache: bool | str | Path) -> tuple[TrainResult, int]:
         return _fit(work, work.train, work.validation, work.settings, origin), trained
 
 
-def _check_trainable(work: Work) -> None:
+def _ready_to_train(work: Work) -> None:
     """Freeze what the mode leaves alone, and refuse what cannot be trained, before images are run through the model."""
     if work.config.mode == "lora":
         lora_library()  # patterns may name what it adds

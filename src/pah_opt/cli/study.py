@@ -106,7 +106,7 @@ def _show(result: StudyResult, out: str, lang: Lang, *, as_json: bool) -> None:
         keep = [at for at, title in enumerate(table.headers) if title not in ("version", "seconds to make", "remark")]
         print_table([table.headers[at] for at in keep], [[row[at] for at in keep] for row in table.rows])
         choice = choose(result)
-        none = "none keeps the limits" if choice.scores or choice.refused else "no row has figures to compare"
+        none = "none keeps the limits" if choice.candidates else "no row has figures to compare"
         print_field("base", result.base or "none")
         print_field("pick", none if choice.pick is None else choice.pick.name)
         print_field("computed", f"{result.computed} cells; the others were there")

@@ -85,11 +85,11 @@ class Judge:
     dense: Figures = field(default_factory=dict)
     table: LatencyTable | None = None
     looker: Looker | None = None
-    _predicted: dict[str, dict[str, float]] = field(default_factory=dict, init=False)
+    _predicted: dict[tuple[str, int], dict[str, float] | RecipeError] = field(default_factory=dict, init=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the registry behind: another process loads the installed plugins itself."""
-        return {**vars(self), "registry": None}
+        """Leave the registry behind: another process loads the installed plugins itself; and what plans said."""
+        return {**vars(self), "registry": None, "_predicted": {}}
 
     @property
     def strategies(self) -> Registry:
@@ -190,12 +190,20 @@ class Judge:
         Raises:
             RecipeError: it cannot be run on this model.
         """
-        if self.table is not None:  # it learns from every trial
-            return self._forecast(plan(self.model, recipe, registry=self.registry))
-        key = repr(recipe.to_data()["steps"])
+        # The table learns the layers of each model that was made, and with them predictions change.
+        key = (repr(recipe.to_data()["steps"]), 0 if self.table is None else self.table.learnt)
         if key not in self._predicted:
-            self._predicted[key] = self._forecast(plan(self.model, recipe, registry=self.registry))
-        return self._predicted[key]
+            self._predicted[key] = self._planned(recipe)
+        known = self._predicted[key]
+        if isinstance(known, RecipeError):
+            raise known.with_traceback(None)
+        return known
+
+    def _planned(self, recipe: Recipe) -> dict[str, float] | RecipeError:
+        try:
+            return self._forecast(plan(self.model, recipe, registry=self.registry))
+        except RecipeError as error:
+            return error
 
     def _forecast(self, planned: Plan) -> dict[str, float]:
         return forecast(planned, self.strategies, self.table, self.adapter)

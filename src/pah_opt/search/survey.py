@@ -17,7 +17,7 @@ from pah_opt.search.scan import knapsack_starts
 from pah_opt.search.starts import simple_starts, thorough_starts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from pah_opt.search.bound import BoundSpace, Values
     from pah_opt.search.judge import Judge
@@ -47,7 +47,6 @@ class Surveyor:
     study: Study
     settings: Settings
     progress: Progress = field(default_factory=Progress)
-    _predictions: dict[tuple[str, int], Mapping[str, float] | None] = field(default_factory=dict, init=False)
 
     def first(self) -> list[Values]:
         """Return what is tried first: simple recipes, but those that cannot be run or save nothing by their plans.
@@ -74,16 +73,10 @@ class Surveyor:
         recipe = self.bound.recipe(values, "predicted")
         if recipe is None or not self.settings.screening:
             return None
-        # The table learns the layers of each model that was made, and with them predictions change.
-        known = 0 if self.judge.table is None else self.judge.table.learnt
-        key = (recipe.sha256, known)
-        if key not in self._predictions:
-            try:
-                self._predictions[key] = self.judge.predict(recipe)
-            except RecipeError:
-                self._predictions[key] = None
-        predicted = self._predictions[key]
-        return math.inf if predicted is None else predicted.get(figure)
+        try:
+            return self.judge.predict(recipe).get(figure)
+        except RecipeError:
+            return math.inf
 
     def look(self) -> Survey:
         """Look for the cheapest recipe by its plan; it, and the way back from it, are tried before the scan."""

@@ -77,6 +77,11 @@ class Choice(NamedTuple):
     axes: tuple[str, ...]
     unmeasured: tuple[str, ...]
 
+    @property
+    def candidates(self) -> int:
+        """How many rows could be chosen, those that break a limit included."""
+        return len(self.scores) + self.refused
+
 
 def choose(result: StudyResult) -> Choice:
     """Choose among all rows of the chosen base that are not naive, the dense model among them."""

@@ -61,10 +61,10 @@ def verdict(result: StudyResult, choice: Choice, wording: Wording) -> Iterator[O
         "how_scored", {name: Value("points", getattr(weights, name)) for name in type(weights).model_fields}
     )  # fmt: skip
     limits = "; ".join(_limits(result, wording)) or wording.say("no_limits")
-    if candidates := len(choice.scores) + choice.refused:
+    if choice.candidates:
         yield Observation(
             "limits_kept",
-            {"limits": limits, "refused": Value("count", choice.refused), "all": Value("count", candidates)},
+            {"limits": limits, "refused": Value("count", choice.refused), "all": Value("count", choice.candidates)},
         )
     if choice.naive:
         yield Observation("naive_out", {"n": Value("count", choice.naive)})
@@ -86,7 +86,7 @@ def _pick(result: StudyResult, choice: Choice, wording: Wording) -> Iterator[Obs
     pick = choice.pick
     if pick is None:
         dense = result.line(DENSE)
-        none = "pick_none" if choice.scores or choice.refused else "pick_nothing"
+        none = "pick_none" if choice.candidates else "pick_nothing"
         yield Observation("pick_at_chance" if dense is not None and dense.collapsed else none, {})
         return
     figures = pick.figures
